@@ -1,0 +1,1 @@
+"""The networks, sampling and faces in photos; works without Redis and HTTP."""

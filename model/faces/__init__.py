@@ -1,0 +1,1 @@
+"""Faces in photos: finding, aligning, pasting back, covering and comparing them."""

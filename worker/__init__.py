@@ -1,0 +1,1 @@
+"""The processes that hold the loaded networks and run the queued jobs."""
