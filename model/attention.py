@@ -1,0 +1,181 @@
+"""How the three networks meet: attention processors that take states out of the ReferenceNets and bring
+them into the UNet, installed once when a checkpoint is loaded (`model.checkpoint`) and used by every run
+(`model.conditioning`, `model.sampling`).
+
+No processor keeps anything of a request: what a forward pass reads or writes comes in with its call,
+through diffusers' `cross_attention_kwargs`.
+
+Source of the wiring: Kung et al., "Face Anonymization Made Simple", WACV 2025, section 3.1.
+"""
+
+import re
+from enum import StrEnum
+from typing import NamedTuple
+
+import torch
+from diffusers import UNet2DConditionModel
+from diffusers.models.attention_processor import Attention, AttnProcessor2_0
+from torch import Tensor
+from torch.nn import functional
+
+States = dict[str, Tensor]
+"""The input of each self-attention layer of a ReferenceNet, by layer name: (rows, tokens, channels)."""
+
+
+class KeysValues(NamedTuple):
+    """Keys and values of one self-attention layer, both (rows, heads, 3 x tokens, channels per head).
+
+    The tokens are [own, source, driving]. The first third is scratch space that the layer overwrites with
+    the UNet's own tokens in every step, so that nothing is concatenated or copied in a step.
+    """
+
+    key: Tensor
+    value: Tensor
+
+
+References = dict[str, KeysValues]
+"""What the UNet reads of the two reference images, by self-attention layer."""
+
+
+class Wiring(StrEnum):
+    """Which ReferenceNet layer a self-attention layer of the UNet reads; a property of the checkpoint."""
+
+    FIRST_OF_BLOCK = "first-of-block"
+    """Every layer of a block reads the block's first layer: the published weights were trained so."""
+    ONE_TO_ONE = "one-to-one"
+    """Every layer reads its own counterpart, as the paper's text suggests."""
+
+    def read_by(self, layer: str) -> str:
+        """Return the name of the ReferenceNet layer that the UNet's `layer` reads."""
+        if self is Wiring.ONE_TO_ONE:
+            return layer
+        return re.sub(r"attentions\.\d+\.transformer_blocks\.\d+", "attentions.0.transformer_blocks.0", layer)
+
+
+class CaptureSelfAttention(AttnProcessor2_0):
+    """A ReferenceNet's self-attention: stock, and puts its input into the `states` of the call."""
+
+    def __init__(self, layer: str) -> None:
+        super().__init__()
+        self.layer = layer
+
+    def __call__(
+        self,
+        attn: Attention,
+        hidden_states: Tensor,
+        encoder_hidden_states: Tensor | None = None,
+        attention_mask: Tensor | None = None,
+        *,
+        states: States,
+    ) -> Tensor:
+        """Attend as usual; `states[layer]` becomes the hidden states (rows, tokens, channels)."""
+        states[self.layer] = hidden_states
+        attended: Tensor = super().__call__(attn, hidden_states, encoder_hidden_states, attention_mask)
+        return attended
+
+
+class JoinedSelfAttention:
+    """The UNet's self-attention: own queries over the keys and values of [own, source, driving] tokens."""
+
+    def __init__(self, layer: str) -> None:
+        self.layer = layer
+
+    def __call__(
+        self,
+        attn: Attention,
+        hidden_states: Tensor,
+        encoder_hidden_states: Tensor | None = None,  # noqa: ARG002  None in self-attention
+        attention_mask: Tensor | None = None,  # noqa: ARG002  None in self-attention
+        *,
+        references: References,
+    ) -> Tensor:
+        """Attend from the UNet's tokens (rows, tokens, channels) to themselves and both references."""
+        key, value = references[self.layer]
+        tokens = hidden_states.shape[1]
+        key[:, :, :tokens] = split_heads(attn, attn.to_k(hidden_states))
+        value[:, :, :tokens] = split_heads(attn, attn.to_v(hidden_states))
+        query = split_heads(attn, attn.to_q(hidden_states))
+        attended = functional.scaled_dot_product_attention(query, key, value)
+        attended = attended.transpose(1, 2).flatten(2)  # (rows, tokens, channels)
+        projected: Tensor = attn.to_out[0](attended)
+        return projected
+
+
+class PlainCrossAttention(AttnProcessor2_0):
+    """Stock cross-attention; it only accepts, and ignores, what the self-attention of the call is given."""
+
+    def __call__(
+        self,
+        attn: Attention,
+        hidden_states: Tensor,
+        encoder_hidden_states: Tensor | None = None,
+        attention_mask: Tensor | None = None,
+        *,
+        states: States | None = None,  # noqa: ARG002  meant for the self-attention
+        references: References | None = None,  # noqa: ARG002  meant for the self-attention
+    ) -> Tensor:
+        """Attend from the network's tokens to the one or two image tokens."""
+        attended: Tensor = super().__call__(attn, hidden_states, encoder_hidden_states, attention_mask)
+        return attended
+
+
+def split_heads(attn: Attention, projected: Tensor) -> Tensor:
+    """Reshape (rows, tokens, channels) to (rows, heads, tokens, channels per head)."""
+    rows, tokens, channels = projected.shape
+    return projected.view(rows, tokens, attn.heads, channels // attn.heads).transpose(1, 2)
+
+
+def self_attention_layers(network: UNet2DConditionModel) -> dict[str, Attention]:
+    """Return the self-attention layers of a network by name, in the order of its modules."""
+    return {
+        name: module
+        for name, module in network.named_modules()
+        if isinstance(module, Attention) and name.endswith(".attn1")
+    }
+
+
+def install_capture(referencenet: UNet2DConditionModel) -> None:
+    """Let a ReferenceNet hand out its states: call it with `cross_attention_kwargs={"states": {}}`."""
+    _install(referencenet, CaptureSelfAttention)
+
+
+def install_joining(unet: UNet2DConditionModel) -> None:
+    """Let the UNet read references: call it with `cross_attention_kwargs={"references": references}`."""
+    _install(unet, JoinedSelfAttention)
+
+
+def _install(
+    network: UNet2DConditionModel, processor: type[CaptureSelfAttention] | type[JoinedSelfAttention]
+) -> None:
+    for name, module in network.named_modules():
+        if isinstance(module, Attention):
+            is_self = name.endswith(".attn1")
+            module.set_processor(processor(name) if is_self else PlainCrossAttention())
+
+
+def project_references(
+    unet: UNet2DConditionModel, wiring: Wiring, source: States, driving: States
+) -> References:
+    """Project the reference states to keys and values, once per image and layer.
+
+    `source` holds (rows, tokens, channels) per layer, `driving` (1, tokens, channels): it is the same in
+    every row and is projected once. Returns the references of `rows` rows for every step of a run.
+    """
+    references: References = {}
+    for name, attn in self_attention_layers(unet).items():
+        layer = wiring.read_by(name)
+        references[name] = KeysValues(
+            _with_room_for_own(attn, attn.to_k(source[layer]), attn.to_k(driving[layer])),
+            _with_room_for_own(attn, attn.to_v(source[layer]), attn.to_v(driving[layer])),
+        )
+    return references
+
+
+def _with_room_for_own(attn: Attention, source: Tensor, driving: Tensor) -> Tensor:
+    rows, tokens, channels = source.shape
+    joined = torch.empty(
+        (rows, attn.heads, 3 * tokens, channels // attn.heads), dtype=source.dtype, device=source.device
+    )
+    joined[:, :, tokens : 2 * tokens] = split_heads(attn, source)
+    joined[:, :, 2 * tokens :] = split_heads(attn, driving)
+    return joined
