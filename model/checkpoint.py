@@ -4,6 +4,7 @@ What comes out, a `Checkpoint`, is shared by every run and never changed by one 
 and `model.sampling` take it as their first argument).
 """
 
+import hashlib
 import json
 from dataclasses import dataclass
 from enum import StrEnum
@@ -174,6 +175,19 @@ def read_properties(folder: Path) -> Properties:
         first = error.errors()[0]
         place = ".".join(str(part) for part in first["loc"])
         raise CheckpointError(f"{file}: {place or 'the file'}: {first['msg']}") from error
+
+
+def checkpoint_revision(folder: Path) -> str:
+    """Return the revision a checkpoint gives itself, or the first 12 digits of a SHA-256 over its files."""
+    given = read_properties(folder).revision
+    if given:
+        return given
+    digest = hashlib.sha256()
+    for file in sorted(path for path in folder.rglob("*") if path.is_file()):
+        digest.update(file.relative_to(folder).as_posix().encode())
+        with file.open("rb") as opened:
+            digest.update(hashlib.file_digest(opened, "sha256").digest())
+    return digest.hexdigest()[:12]
 
 
 def _reduction(vae: AutoencoderKL) -> int:

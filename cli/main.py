@@ -1,0 +1,183 @@
+"""`face-anon`: the command line for people and scripts. Each command imports what it needs when it runs,
+so that `--help` answers at once.
+"""
+
+import os
+import sys
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+app = typer.Typer(
+    help="Anonymize or swap the faces in photos.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+)
+
+SHIPPED_CHECKPOINT = Path(__file__).parent.parent / "model" / "checkpoints" / "small"
+
+
+class FacesChoice(StrEnum):
+    """Which faces of a photo are replaced."""
+
+    ALIGNED = "aligned"
+
+
+class PrecisionChoice(StrEnum):
+    """The number format the networks compute in."""
+
+    FLOAT32 = "float32"
+    BFLOAT16 = "bfloat16"
+    FLOAT16 = "float16"
+
+
+InputFile = typer.Argument(exists=True, dir_okay=False, readable=True)
+CheckpointOption = Annotated[
+    Path,
+    typer.Option(
+        "--checkpoint",
+        envvar="FACE_ANON_CHECKPOINT",
+        help="Folder with the seven parts of a checkpoint.",
+        show_default="the small one that ships",
+    ),
+]
+SeedOption = Annotated[
+    int | None, typer.Option(min=0, max=2**63 - 1, help="Which new face; drawn at random when absent.")
+]
+StepsOption = Annotated[int, typer.Option(min=1, max=1000, help="Denoising steps.")]
+GuidanceOption = Annotated[
+    float, typer.Option(min=0, max=20, help="Classifier-free guidance; 1 or less is off.")
+]
+FacesOption = Annotated[
+    FacesChoice, typer.Option(help="aligned: the whole picture is one face, aligned as in FFHQ.")
+]
+PrecisionOption = Annotated[PrecisionChoice, typer.Option(help="What the networks compute in.")]
+DeviceOption = Annotated[str, typer.Option(help="cpu, cuda, cuda:1, ...")]
+
+
+@app.command()
+def anonymize(
+    photo: Annotated[Path, InputFile],
+    out: Annotated[Path, typer.Argument(help="Its suffix gives the format: .png, .jpg, .webp")],
+    checkpoint: CheckpointOption = SHIPPED_CHECKPOINT,
+    d: Annotated[
+        float, typer.Option("--d", min=0, max=2, help="Degree: how far from the original identity.")
+    ] = 1.25,
+    seed: SeedOption = None,
+    steps: StepsOption = 200,
+    guidance_scale: GuidanceOption = 4.0,
+    faces: FacesOption = FacesChoice.ALIGNED,  # noqa: ARG001  one value until faces are found in photos
+    dtype: PrecisionOption = PrecisionChoice.FLOAT32,
+    device: DeviceOption = "cpu",
+) -> None:
+    """Replace the face in PHOTO by another, believable one and write the picture to OUT."""
+    from cli.local import LocalRun, run_anonymize
+
+    run = LocalRun(out, checkpoint, seed, steps, dtype.value, device)
+    sys.exit(run_anonymize(photo, run, degree=d, guidance_scale=guidance_scale))
+
+
+@app.command()
+def swap(
+    source: Annotated[Path, InputFile],
+    driving: Annotated[Path, InputFile],
+    out: Annotated[Path, typer.Argument(help="Its suffix gives the format: .png, .jpg, .webp")],
+    checkpoint: CheckpointOption = SHIPPED_CHECKPOINT,
+    seed: SeedOption = None,
+    steps: StepsOption = 200,
+    guidance_scale: GuidanceOption = 4.0,
+    faces: FacesOption = FacesChoice.ALIGNED,  # noqa: ARG001  one value until faces are found in photos
+    dtype: PrecisionOption = PrecisionChoice.FLOAT32,
+    device: DeviceOption = "cpu",
+) -> None:
+    """Give the face in DRIVING the identity of the face in SOURCE and write the picture to OUT."""
+    from cli.local import LocalRun, run_swap
+
+    run = LocalRun(out, checkpoint, seed, steps, dtype.value, device)
+    sys.exit(run_swap(source, driving, run, guidance_scale=guidance_scale))
+
+
+RedisUrlOption = Annotated[str, typer.Option("--redis-url", envvar="REDIS_URL", help="The Redis to use.")]
+StopWithStdinOption = Annotated[
+    bool, typer.Option("--stop-with-stdin", hidden=True, help="Stop when standard input closes.")
+]
+DEFAULT_REDIS_URL = "redis://127.0.0.1:6379/0"
+HostOption = Annotated[str, typer.Option(help="Address to listen on.")]
+PortOption = Annotated[int, typer.Option(min=0, max=65535, help="Port to listen on; 0 takes a free one.")]
+
+
+@app.command()
+def service(
+    host: HostOption = "127.0.0.1",
+    port: PortOption = 8000,
+    redis_url: RedisUrlOption = DEFAULT_REDIS_URL,
+    stop_with_stdin: StopWithStdinOption = False,
+) -> None:
+    """Run the HTTP service alone: it needs a Redis, and a worker to do its jobs."""
+    _tie_to_parent(stop_with_stdin)
+    from service.main import run_service
+
+    run_service(host, port, redis_url)
+
+
+@app.command()
+def worker(
+    checkpoint: CheckpointOption = SHIPPED_CHECKPOINT,
+    dtype: PrecisionOption = PrecisionChoice.FLOAT32,
+    device: DeviceOption = "cpu",
+    redis_url: RedisUrlOption = DEFAULT_REDIS_URL,
+    stop_with_stdin: StopWithStdinOption = False,
+) -> None:
+    """Run one worker: it loads the checkpoint, warms up and takes jobs until SIGTERM."""
+    _tie_to_parent(stop_with_stdin)
+    # Waiting threads must not spin: the service and Redis run on the same cores.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    from worker.main import run_worker
+
+    sys.exit(run_worker(redis_url, checkpoint=checkpoint, precision=dtype.value, device=device))
+
+
+@app.command()
+def serve(
+    checkpoint: CheckpointOption = SHIPPED_CHECKPOINT,
+    dtype: PrecisionOption = PrecisionChoice.FLOAT32,
+    device: DeviceOption = "cpu",
+    host: HostOption = "127.0.0.1",
+    port: PortOption = 8000,
+    redis_url: Annotated[
+        str | None,
+        typer.Option(
+            "--redis-url", envvar="REDIS_URL", help="The Redis to use.", show_default="an embedded one"
+        ),
+    ] = None,
+) -> None:
+    """Run everything on this machine: Redis (embedded), the service and one worker, until Ctrl-C."""
+    from cli.serve import run_everything
+
+    sys.exit(
+        run_everything(host, port, redis_url, checkpoint=checkpoint, precision=dtype.value, device=device)
+    )
+
+
+@app.command("embedded-redis", hidden=True)
+def embedded_redis(
+    socket: Annotated[Path, typer.Argument()], stop_with_stdin: StopWithStdinOption = False
+) -> None:
+    """Run the embedded Redis-compatible server on a unix socket."""
+    _tie_to_parent(stop_with_stdin)
+    from cli.embedded_redis import run_embedded_redis
+
+    run_embedded_redis(socket)
+
+
+def _tie_to_parent(wanted: bool) -> None:
+    if wanted:
+        from cli.parent import stop_with_parent
+
+        stop_with_parent()
+
+
+if __name__ == "__main__":
+    app()

@@ -1,0 +1,164 @@
+"""The job contract: the values that service and worker exchange, as frozen, JSON-able types.
+
+The service makes a `JobRequest` and reads `Progress` and `Outcome`; the worker does the reverse. What lies
+where in Redis is `jobs.store`.
+"""
+
+from datetime import datetime
+from enum import StrEnum
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+
+class _Value(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Kind(StrEnum):
+    """What a job does."""
+
+    ANONYMIZE = "anonymize"
+    SWAP = "swap"
+
+
+UPLOADS = {Kind.ANONYMIZE: ("image",), Kind.SWAP: ("source", "driving")}
+"""The names of the pictures that a job comes with."""
+
+
+class Status(StrEnum):
+    """Where a job is in its life; the last three are final."""
+
+    QUEUED = "queued"
+    RUNNING = "running"
+    SUCCEEDED = "succeeded"
+    FAILED = "failed"
+    CANCELED = "canceled"
+
+
+class Sampler(StrEnum):
+    """How the noise is removed; `ddpm` is the paper's."""
+
+    DDPM = "ddpm"
+
+
+class Faces(StrEnum):
+    """Which faces of the photo are replaced."""
+
+    ALIGNED = "aligned"
+    """The whole picture is one face, aligned as in FFHQ; the result has the model's resolution."""
+
+
+class PictureFormat(StrEnum):
+    """The formats a result is written in."""
+
+    PNG = "png"
+    JPEG = "jpeg"
+    WEBP = "webp"
+
+    @property
+    def media_type(self) -> str:
+        """The media type of a picture of this format."""
+        return f"image/{self.value}"
+
+
+class Parameters(_Value):
+    """What the caller asked for, with every default filled in."""
+
+    d: Annotated[float | None, Field(ge=0, le=2)] = Field(
+        default=None, description="Degree of anonymization; null for a swap."
+    )
+    seed: int = Field(ge=0, le=2**63 - 1, description="Which new face; echoed where it was drawn.")
+    steps: int = Field(ge=1, le=1000)
+    guidance_scale: float = Field(ge=0, le=20)
+    sampler: Sampler = Sampler.DDPM
+    faces: Faces = Faces.ALIGNED
+    format: PictureFormat
+
+
+class JobRequest(_Value):
+    """A job as the service queues it. The pictures lie beside it, under keys of their own."""
+
+    id: str
+    kind: Kind
+    parameters: Parameters
+    reference: str | None
+    created_at: datetime
+    keep_seconds: int = Field(ge=1, description="How long the finished job and its picture are kept.")
+
+
+class Progress(_Value):
+    """How far a running job is: `step` of `steps` of face `face` of `faces`."""
+
+    fraction: float = Field(ge=0, le=1)
+    face: int = Field(ge=0)
+    faces: int = Field(ge=0)
+    step: int = Field(ge=0)
+    steps: int = Field(ge=0)
+
+
+class FaceResult(_Value):
+    """What became of one face; `box` is [x, y, width, height] in pixels of the result."""
+
+    index: int = Field(ge=0)
+    box: tuple[float, float, float, float]
+    score: float | None = Field(
+        ge=0, le=1, description="The detector's confidence; null where the caller said there is a face."
+    )
+    status: Literal["replaced", "redacted"]
+    seed: int
+
+
+class PictureResult(_Value):
+    """The finished picture; its bytes lie under a key of their own."""
+
+    media_type: str
+    width: int = Field(ge=1)
+    height: int = Field(ge=1)
+    faces: list[FaceResult]
+
+
+class Problem(_Value):
+    """Why a job failed (RFC 9457, with a stable `code`)."""
+
+    type: str = "about:blank"
+    title: str
+    detail: str
+    code: str
+    retryable: bool = Field(description="Whether the same request may succeed another time.")
+
+
+class Timings(_Value):
+    """How long the stages of a job took, in milliseconds."""
+
+    queue_ms: int | None = None
+    sample_ms: int | None = None
+    encode_ms: int | None = None
+
+
+class Model(_Value):
+    """The weights that make the pictures."""
+
+    name: str
+    revision: str
+    resolution: int = Field(description="The side, in pixels, of the faces the model makes.")
+    demonstration: bool = Field(description="The weights only show that the service works.")
+
+    @property
+    def warnings(self) -> list[str]:
+        """What every answer made with these weights must say."""
+        if not self.demonstration:
+            return []
+        return [f"demonstration weights ({self.name}): the faces they make only show that the service works"]
+
+
+class Outcome(_Value):
+    """How a job ended: with a picture, or with a problem."""
+
+    status: Literal[Status.SUCCEEDED, Status.FAILED, Status.CANCELED]
+    finished_at: datetime
+    result: PictureResult | None = None
+    error: Problem | None = None
+    timings: Timings = Timings()
+    model: Model | None = None
+    warnings: list[str] = []

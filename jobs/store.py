@@ -1,0 +1,215 @@
+"""Where jobs lie in Redis: the one place that knows the keys. The service submits and reads through it, the
+worker fetches, reports and publishes.
+
+Under `face-anon:`:
+- `job:{id}` hash: `request`, `started_at`, `progress` and `outcome`, JSON each
+- `upload:{id}:{name}`, `result:{id}`: the bytes of pictures; every one of them expires
+- `workers` hash: the model each live worker has loaded; a field expires unless its worker renews it
+
+RQ owns the queue and the job's execution under `rq:`; of a job it knows only the id.
+"""
+
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+from redis import Redis
+from rq import Queue, Retry
+from rq.serializers import JSONSerializer
+
+from jobs.contract import UPLOADS, JobRequest, Model, Outcome, Problem, Progress, Status
+
+QUEUE_NAME = "face-anon"
+RUN_JOB = "worker.run.run_job"
+"""The function that RQ calls with a job's id, by name: the service does not import the worker."""
+
+LEASE_SECONDS = 15
+"""How long a worker counts as alive after it was last heard of."""
+
+# Publishes the outcome of a job that still exists and has none, and erases its uploads; returns 1 if it did.
+# KEYS: job, result, uploads...; ARGV: outcome, picture ("" for none), seconds to keep both
+_PUBLISH = """
+if redis.call('EXISTS', KEYS[1]) == 1 and redis.call('HSETNX', KEYS[1], 'outcome', ARGV[1]) == 1 then
+  redis.call('EXPIRE', KEYS[1], ARGV[3])
+  if ARGV[2] ~= '' then redis.call('SET', KEYS[2], ARGV[2], 'EX', ARGV[3]) end
+  redis.call('DEL', unpack(KEYS, 3))
+  return 1
+end
+redis.call('DEL', unpack(KEYS, 3))
+return 0
+"""
+
+
+@dataclass(frozen=True)
+class JobRecord:
+    """A job as it stands."""
+
+    request: JobRequest
+    status: Status
+    started_at: datetime | None
+    progress: Progress | None
+    outcome: Outcome | None
+    position: int | None
+    """Place in the queue, 1 is next; None unless queued."""
+    expires_at: datetime
+
+
+class JobStore:
+    """The jobs in one Redis. Raises redis-py's `RedisError` where Redis does not answer."""
+
+    def __init__(self, redis: Redis) -> None:
+        """Work on `redis`, a client that returns bytes."""
+        self._redis = redis
+        self._queue = Queue(QUEUE_NAME, connection=redis, serializer=JSONSerializer)
+        self._publish = redis.register_script(_PUBLISH)
+
+    @property
+    def queue(self) -> Queue:
+        """The RQ queue that workers lease jobs from."""
+        return self._queue
+
+    # What the service calls
+
+    def submit(
+        self, request: JobRequest, pictures: Mapping[str, bytes], *, waiting_seconds: int, run_seconds: int
+    ) -> None:
+        """Store the request and its pictures, by name, and queue it: all of it or nothing.
+
+        A job that has not ended after `waiting_seconds` is gone, with its uploads; it may run for
+        `run_seconds`.
+        """
+        with self._redis.pipeline(transaction=True) as pipeline:
+            pipeline.hset(_job_key(request.id), mapping={"request": request.model_dump_json()})
+            pipeline.expire(_job_key(request.id), waiting_seconds)
+            for name, picture in pictures.items():
+                pipeline.set(_upload_key(request.id, name), picture, ex=waiting_seconds)
+            execution = Queue.prepare_data(
+                RUN_JOB,
+                args=(request.id,),
+                job_id=request.id,
+                description=f"{request.kind} {request.id}",
+                timeout=run_seconds,
+                result_ttl=0,  # the outcome is in our own record
+                failure_ttl=request.keep_seconds,
+                retry=Retry(max=2),  # RQ puts a dead worker's job back only while retries are left
+            )
+            self._queue.enqueue_many([execution], pipeline=pipeline)
+            pipeline.execute()
+
+    def read(self, job_id: str) -> JobRecord | None:
+        """Return the job as it stands; None where there is none, or none any more."""
+        with self._redis.pipeline(transaction=True) as pipeline:
+            pipeline.hgetall(_job_key(job_id))
+            pipeline.ttl(_job_key(job_id))
+            pipeline.hget(f"rq:job:{job_id}", "status")
+            pipeline.lpos(self._queue.key, job_id)
+            fields, ttl, execution, index = pipeline.execute()
+        if b"request" not in fields:
+            return None
+        outcome = Outcome.model_validate_json(fields[b"outcome"]) if b"outcome" in fields else None
+        status = outcome.status if outcome else _unfinished_status(execution)
+        started_at = fields.get(b"started_at")
+        progress = fields.get(b"progress")
+        return JobRecord(
+            request=JobRequest.model_validate_json(fields[b"request"]),
+            status=status,
+            started_at=datetime.fromisoformat(started_at.decode()) if started_at else None,
+            progress=Progress.model_validate_json(progress) if progress else None,
+            outcome=outcome or (_worker_lost() if status is Status.FAILED else None),
+            position=index + 1 if status is Status.QUEUED and index is not None else None,
+            expires_at=datetime.fromtimestamp(int(time.time()) + ttl, UTC),
+        )
+
+    def result(self, job_id: str) -> bytes | None:
+        """Return the finished picture; None where there is none, or none any more."""
+        picture: bytes | None = self._redis.get(_result_key(job_id))  # type: ignore[assignment]
+        return picture
+
+    def queued(self) -> int:
+        """Return how many jobs wait for a worker."""
+        return self._redis.llen(self._queue.key)
+
+    def models(self) -> list[Model]:
+        """Return the model of each live worker that is ready for jobs."""
+        return [Model.model_validate_json(model) for model in self._redis.hvals(_WORKERS)]
+
+    # What the worker calls
+
+    def announce(self, worker: str, model: Model) -> None:
+        """Say that a worker is ready with a model; holds for `LEASE_SECONDS`."""
+        with self._redis.pipeline(transaction=True) as pipeline:
+            pipeline.hset(_WORKERS, worker, model.model_dump_json())
+            pipeline.hexpire(_WORKERS, LEASE_SECONDS, worker)
+            pipeline.execute()
+
+    def withdraw(self, worker: str) -> None:
+        """Say that a worker takes no more jobs."""
+        self._redis.hdel(_WORKERS, worker)
+
+    def start(self, job_id: str) -> tuple[JobRequest, list[bytes] | None] | None:
+        """Mark a job as started and return it with its pictures, in the order of `UPLOADS`.
+
+        None where the job has ended or is gone; None for the pictures where they have expired.
+        """
+        fields = self._redis.hgetall(_job_key(job_id))
+        if b"request" not in fields or b"outcome" in fields:
+            return None
+        request = JobRequest.model_validate_json(fields[b"request"])
+        names = UPLOADS[request.kind]
+        uploads: list[bytes | None] = self._redis.mget([_upload_key(job_id, name) for name in names])  # type: ignore[assignment]
+        self._redis.hset(_job_key(job_id), "started_at", datetime.now(UTC).isoformat())
+        pictures = [upload for upload in uploads if upload is not None]
+        return request, pictures if len(pictures) == len(names) else None
+
+    def report(self, job_id: str, progress: Progress) -> None:
+        """Let callers see how far a running job is."""
+        self._redis.hset(_job_key(job_id), "progress", progress.model_dump_json())
+
+    def publish(self, request: JobRequest, outcome: Outcome, picture: bytes | None) -> bool:
+        """End a job, once, and erase its uploads; False where it had ended before or is gone."""
+        uploads = [_upload_key(request.id, name) for name in UPLOADS[request.kind]]
+        keys = [_job_key(request.id), _result_key(request.id), *uploads]
+        arguments: list[str | bytes | int] = [
+            outcome.model_dump_json(),
+            picture or b"",
+            request.keep_seconds,
+        ]
+        return bool(self._publish(keys=keys, args=arguments))
+
+
+_WORKERS = "face-anon:workers"
+
+
+def _job_key(job_id: str) -> str:
+    return f"face-anon:job:{job_id}"
+
+
+def _upload_key(job_id: str, name: str) -> str:
+    return f"face-anon:upload:{job_id}:{name}"
+
+
+def _result_key(job_id: str) -> str:
+    return f"face-anon:result:{job_id}"
+
+
+def _unfinished_status(execution: bytes | None) -> Status:
+    """Tell the state of a job without an outcome from what RQ says of its execution."""
+    if execution in {b"queued", b"deferred", b"scheduled"}:
+        return Status.QUEUED
+    if execution == b"started":
+        return Status.RUNNING
+    return Status.FAILED
+
+
+def _worker_lost() -> Outcome:
+    return Outcome(
+        status=Status.FAILED,
+        finished_at=datetime.now(UTC),
+        error=Problem(
+            title="The job was lost",
+            detail="The workers that ran this job died each time; it was not tried again.",
+            code="worker_lost",
+            retryable=True,
+        ),
+    )

@@ -1,0 +1,100 @@
+"""The job as callers see it: the JSON of `API.md`, made from a `JobRecord`."""
+
+from datetime import datetime
+
+from pydantic import BaseModel, Field
+
+from jobs.contract import FaceResult, Kind, Model, Parameters, Problem, Progress, Status, Timings
+from jobs.store import JobRecord
+
+
+class QueuePlace(BaseModel):
+    """Where a queued job stands."""
+
+    position: int = Field(ge=1, description="1 is next.")
+    eta_seconds: float | None = Field(default=None, description="Null while no rate is known.")
+
+
+class ResultAnswer(BaseModel):
+    """The finished picture: where it is, and what became of each face."""
+
+    url: str
+    media_type: str
+    width: int
+    height: int
+    faces: list[FaceResult]
+
+
+class ModelAnswer(BaseModel):
+    """The weights that make, or made, the picture."""
+
+    name: str
+    revision: str
+
+
+class Links(BaseModel):
+    """Where to go from here."""
+
+    self: str
+    result: str
+
+
+class JobAnswer(BaseModel):
+    """A job."""
+
+    id: str
+    kind: Kind
+    status: Status
+    progress: Progress | None
+    queue: QueuePlace | None
+    created_at: datetime
+    started_at: datetime | None
+    finished_at: datetime | None
+    expires_at: datetime
+    parameters: Parameters
+    reference: str | None
+    result: ResultAnswer | None
+    timings: Timings
+    model: ModelAnswer | None
+    warnings: list[str]
+    error: Problem | None
+    links: Links
+
+
+HIGH_DEGREE = 1.5
+
+
+def job_answer(job: JobRecord, models: list[Model], base: str) -> JobAnswer:
+    """Describe a job; `models` are those of the live workers, `base` is the root path of all links."""
+    outcome = job.outcome
+    model = outcome.model if outcome else None
+    model = model or (models[0] if models else None)
+    request = job.request
+    links = Links(self=f"{base}/jobs/{request.id}", result=f"{base}/jobs/{request.id}/result")
+    picture = outcome.result if outcome else None
+    return JobAnswer(
+        id=request.id,
+        kind=request.kind,
+        status=job.status,
+        progress=job.progress,
+        queue=QueuePlace(position=job.position) if job.position else None,
+        created_at=request.created_at,
+        started_at=job.started_at,
+        finished_at=outcome.finished_at if outcome else None,
+        expires_at=job.expires_at,
+        parameters=request.parameters,
+        reference=request.reference,
+        result=ResultAnswer(url=links.result, **picture.model_dump()) if picture else None,
+        timings=outcome.timings if outcome else Timings(),
+        model=ModelAnswer(name=model.name, revision=model.revision) if model else None,
+        warnings=[*_warnings(request.parameters, model), *(outcome.warnings if outcome else [])],
+        error=outcome.error if outcome else None,
+        links=links,
+    )
+
+
+def _warnings(parameters: Parameters, model: Model | None) -> list[str]:
+    warnings = model.warnings if model else []
+    if parameters.d is not None and parameters.d > HIGH_DEGREE:
+        warnings = [*warnings, f"d is {parameters.d}: above {HIGH_DEGREE} faces stop being faces"]
+    return warnings

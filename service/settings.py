@@ -1,0 +1,19 @@
+"""Every setting of the service, with its default; each is read from the environment under its name."""
+
+from pydantic import Field
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+MEGA = 1_000_000
+
+
+class Settings(BaseSettings):
+    """The limits and retention of one service; `FACE_ANON_MAX_PIXELS=…` sets `max_pixels`, and so on."""
+
+    model_config = SettingsConfigDict(env_prefix="FACE_ANON_", frozen=True)
+
+    max_upload_bytes: int = Field(default=20 * MEGA, ge=1, description="The largest upload, in bytes.")
+    max_pixels: int = Field(default=50 * MEGA, ge=1, description="The largest picture, in pixels.")
+    max_queued_jobs: int = Field(default=1000, ge=1, description="How many jobs may wait for a worker.")
+    result_seconds: int = Field(default=3600, ge=1, description="How long a finished job and picture stay.")
+    waiting_seconds: int = Field(default=6 * 3600, ge=1, description="How long an unfinished job stays.")
+    run_seconds: int = Field(default=3600, ge=1, description="How long a job may run.")

@@ -1,0 +1,90 @@
+"""One worker process: loads the networks, warms them up, says that it is ready, and takes jobs until it is
+told to stop. `face-anon worker` starts it; it hands the jobs to `worker.run`.
+"""
+
+import logging
+import os
+import socket
+import sys
+import threading
+from pathlib import Path
+
+import torch
+from PIL import Image
+from redis import Redis
+from redis.exceptions import RedisError
+from rq.serializers import JSONSerializer
+
+from jobs.contract import Model
+from jobs.store import LEASE_SECONDS, JobStore
+from model.anonymize import anonymize_face
+from model.checkpoint import Checkpoint, Precision, checkpoint_revision, load_checkpoint
+from model.device import prepare_device
+from model.errors import CheckpointError
+from worker.leasing import MAINTENANCE_SECONDS, LeasingWorker
+from worker.run import JobRunner, serve_with
+
+log = logging.getLogger("face_anon.worker")
+
+BAD_CHECKPOINT = 2
+
+
+def run_worker(redis_url: str, *, checkpoint: Path, precision: str, device: str) -> int:
+    """Work until SIGTERM or SIGINT, finishing the job in hand; returns the exit code."""
+    logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="%(levelname)s %(name)s %(message)s")
+    try:
+        loaded = load_checkpoint(checkpoint, precision=Precision(precision), device=device)
+    except CheckpointError as error:
+        log.error("%s", error)  # noqa: TRY400  the sentence is for the operator
+        return BAD_CHECKPOINT
+    prepare_device(loaded)
+    warm_up(loaded)
+    model = Model(
+        name=loaded.name,
+        revision=checkpoint_revision(checkpoint),
+        resolution=loaded.resolution,
+        demonstration=loaded.properties.demonstration,
+    )
+    redis = Redis.from_url(redis_url)
+    store = JobStore(redis)
+    serve_with(JobRunner(store, loaded, model))
+    name = f"{socket.gethostname()}-{os.getpid()}"
+    rq_worker = LeasingWorker(
+        [store.queue],
+        name=name,
+        connection=redis,
+        serializer=JSONSerializer,
+        maintenance_interval=MAINTENANCE_SECONDS,
+        log_job_description=False,
+    )
+    stopping = threading.Event()
+    announcing = threading.Thread(target=_keep_announcing, args=(store, name, model, stopping), daemon=True)
+    announcing.start()
+    try:
+        rq_worker.work(logging_level=None)
+    finally:
+        stopping.set()
+        announcing.join()
+    return 0
+
+
+def warm_up(checkpoint: Checkpoint) -> None:
+    """Run one short job, so that no caller waits for kernels to be chosen and memory to grow."""
+    grey = Image.new("RGB", (checkpoint.resolution, checkpoint.resolution), (127, 127, 127))
+    anonymize_face(checkpoint, grey, seed=0, steps=1)
+    if checkpoint.device.type == "cuda":
+        torch.cuda.synchronize(checkpoint.device)
+
+
+def _keep_announcing(store: JobStore, name: str, model: Model, stopping: threading.Event) -> None:
+    while True:
+        try:
+            store.announce(name, model)
+        except RedisError as error:
+            log.warning("could not say that this worker is ready: %s", error)
+        if stopping.wait(LEASE_SECONDS / 3):
+            break
+    try:
+        store.withdraw(name)
+    except RedisError as error:
+        log.warning("could not say that this worker has stopped: %s", error)
