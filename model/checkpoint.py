@@ -87,6 +87,11 @@ class Checkpoint:
         return (1, self.unet.config.in_channels, size, size)
 
     @property
+    def latent_dtype(self) -> torch.dtype:
+        """What latents and noise are kept in: float32 at least, whatever the networks compute in."""
+        return torch.promote_types(self.dtype, torch.float32)
+
+    @property
     def resolution(self) -> int:
         """The side, in pixels, of the square faces the model takes and makes."""
         return int(self.unet.config.sample_size * _reduction(self.vae))
@@ -235,18 +240,24 @@ def _weights(cls: Any, part: Path, dtype: torch.dtype) -> Any:  # noqa: ANN401  
             use_safetensors=True,
             local_files_only=True,
             low_cpu_mem_usage=True,
+            ignore_mismatched_sizes=True,  # they are in the report, with their shapes
             output_loading_info=True,
         )
     except (OSError, ValueError, TypeError, RuntimeError, SafetensorError) as error:
         raise CheckpointError(f"{part / WEIGHTS_FILES[cls]}: {_one_line(error)}") from error
     for trouble in ("missing", "unexpected", "mismatched"):
-        tensors = sorted(str(tensor) for tensor in report[f"{trouble}_keys"])
+        tensors = sorted(_words(tensor) for tensor in report[f"{trouble}_keys"])
         if tensors:
             raise CheckpointError(
                 f"{part / WEIGHTS_FILES[cls]}: {len(tensors)} {trouble} tensor(s), the first is {tensors[0]}"
             )
     network.requires_grad_(False)
     return network.eval()
+
+
+def _words(tensor: str | tuple[object, ...]) -> str:
+    """Name a tensor; a mismatched one comes with the shapes of file and network."""
+    return tensor if isinstance(tensor, str) else " ".join(str(part) for part in tensor)
 
 
 def _one_line(error: Exception) -> str:

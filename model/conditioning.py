@@ -22,7 +22,7 @@ class EncodedImage:
     token: Tensor
     """CLIP's pooled output: (1, 1, width of the cross-attention)."""
     mean: Tensor
-    """Mean of the VAE's posterior, unscaled: (1, channels, height, width), float32."""
+    """Mean of the VAE's posterior, unscaled: (1, channels, height, width), in float32."""
     std: Tensor
     """Its standard deviation, the same shape."""
 
@@ -46,7 +46,8 @@ def encode_image(checkpoint: Checkpoint, image: Image.Image) -> EncodedImage:
     pixels = torch.from_numpy(np.array(resized)).to(checkpoint.device, checkpoint.vae.dtype)
     pixels = (pixels / 127.5 - 1.0).permute(2, 0, 1).unsqueeze(0)  # (1, 3, size, size) in -1..1
     posterior = checkpoint.vae.encode(pixels).latent_dist
-    return EncodedImage(token=pooled[:, None], mean=posterior.mean.float(), std=posterior.std.float())
+    dtype = checkpoint.latent_dtype
+    return EncodedImage(pooled[:, None], posterior.mean.to(dtype), posterior.std.to(dtype))
 
 
 def sample_posterior(checkpoint: Checkpoint, encoded: EncodedImage, noise: Tensor) -> Tensor:

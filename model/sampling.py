@@ -53,7 +53,7 @@ def denoise(
     """
     scheduler = copy.deepcopy(checkpoint.scheduler)
     scheduler.set_timesteps(steps)
-    latents: Tensor = initial.to(checkpoint.device) * scheduler.init_noise_sigma
+    latents: Tensor = initial.to(checkpoint.device, checkpoint.latent_dtype) * scheduler.init_noise_sigma
     for done, timestep in enumerate(scheduler.timesteps):
         if on_step:
             on_step(done, steps)
@@ -79,7 +79,7 @@ def guided_prediction(
         timestep,
         encoder_hidden_states=conditioning.context,
         cross_attention_kwargs={"references": conditioning.references},
-    ).sample.float()
+    ).sample.to(checkpoint.latent_dtype)
     if rows == 1:
         return v
     unconditional, conditional = v.chunk(2)

@@ -1,0 +1,168 @@
+"""What several tests need: the tiny checkpoint, the reference results, and a running service."""
+
+import dataclasses
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from model.checkpoint import Checkpoint, load_checkpoint
+
+ROOT = Path(__file__).parent.parent
+REFERENCE = Path(__file__).parent / "reference"
+TINY = REFERENCE / "tiny-checkpoint"
+PHOTO = ROOT / "samples" / "astronaut.png"
+FACE_ANON = [sys.executable, "-m", "cli.main"]
+
+
+@dataclasses.dataclass(frozen=True)
+class Reference:
+    """What the published network computes with the tiny checkpoint."""
+
+    runs: list[dict[str, Any]]
+    expected: dict[str, np.ndarray]
+    intermediate: dict[str, np.ndarray]
+    source: Image.Image
+    driving: Image.Image
+
+
+@pytest.fixture(scope="session")
+def reference() -> Reference:
+    """Return the yardstick of the model code."""
+    return Reference(
+        runs=json.loads((REFERENCE / "expected.json").read_text()),
+        expected=dict(np.load(REFERENCE / "expected.npz")),
+        intermediate=dict(np.load(REFERENCE / "intermediate.npz")),
+        source=Image.open(REFERENCE / "source.png").convert("RGB"),
+        driving=Image.open(REFERENCE / "driving.png").convert("RGB"),
+    )
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _one_thread() -> None:
+    torch.set_num_threads(1)
+
+
+@pytest.fixture
+def tiny() -> Checkpoint:
+    """Return the tiny random checkpoint (64 px) in float32."""
+    return load_checkpoint(TINY)
+
+
+@dataclasses.dataclass
+class Running:
+    """A `face-anon serve` process with everything it started."""
+
+    process: subprocess.Popen[str]
+    url: str
+    lines: list[str]
+
+    def children(self) -> dict[str, int]:
+        """Return the process ids of the parts by their command, and of the Redis server as `valkey`."""
+        return _descendants(self.process.pid)
+
+
+def start_serving(*options: str, environment: dict[str, str] | None = None) -> Running:
+    """Start `face-anon serve` on a free port with the tiny checkpoint and wait until it is ready."""
+    process = subprocess.Popen(
+        [*FACE_ANON, "serve", "--port", "0", "--checkpoint", str(TINY), *options],
+        cwd=ROOT,
+        env={**os.environ, **(environment or {})},
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    lines: list[str] = []
+    ready = threading.Event()
+
+    def follow() -> None:
+        assert process.stderr
+        for line in process.stderr:
+            lines.append(line)
+            if "ready at" in line:
+                ready.set()
+        ready.set()
+
+    threading.Thread(target=follow, daemon=True).start()
+    ready.wait(120)
+    address = re.search(r"ready at (http://\S+)", "".join(lines))
+    if address is None:
+        process.kill()
+        pytest.fail("face-anon serve did not become ready:\n" + "".join(lines))
+    return Running(process, address.group(1), lines)
+
+
+def stop_serving(running: Running) -> int:
+    """Stop it as Ctrl-C does and return its exit code."""
+    running.process.send_signal(signal.SIGINT)
+    return running.process.wait(60)
+
+
+@pytest.fixture(scope="session")
+def served() -> Iterator[Running]:
+    """Share one service, worker and embedded Redis among the tests that only call it."""
+    running = start_serving()
+    yield running
+    assert stop_serving(running) == 0
+
+
+@pytest.fixture
+def api(served: Running) -> Iterator[httpx.Client]:
+    """Return an HTTP client of the shared service."""
+    with httpx.Client(base_url=served.url, timeout=30) as client:
+        yield client
+
+
+def wait_for_end(client: httpx.Client, job: dict[str, Any], seconds: float = 120) -> dict[str, Any]:
+    """Poll a job as a caller would until it has ended."""
+    pause = threading.Event()
+    for _ in range(int(seconds * 10)):
+        answer = client.get(job["links"]["self"])
+        assert answer.status_code == 200, answer.text
+        current: dict[str, Any] = answer.json()
+        if current["status"] not in {"queued", "running"}:
+            return current
+        pause.wait(0.1)
+    pytest.fail(f"the job did not end in {seconds} s: {current}")
+
+
+def _descendants(root: int) -> dict[str, int]:
+    found: dict[str, int] = {}
+    parents = {}
+    commands = {}
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit():
+            try:
+                stat = (entry / "stat").read_text()
+                commands[int(entry.name)] = (entry / "cmdline").read_bytes().decode().split("\0")
+            except OSError:
+                continue
+            parents[int(entry.name)] = int(stat.rpartition(")")[2].split()[1])
+    for pid, command in commands.items():
+        ancestor = pid
+        while ancestor in parents and ancestor != root:
+            ancestor = parents[ancestor]
+        if ancestor == root and pid != root:
+            is_ours = "cli.main" in command
+            name = command[command.index("cli.main") + 1] if is_ours else Path(command[0]).name
+            found["valkey" if "valkey" in name else name] = pid
+    return found
+
+
+def alive(pid: int) -> bool:
+    """Tell whether a process runs (a zombie does not)."""
+    try:
+        return (Path("/proc") / str(pid) / "stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
