@@ -15,6 +15,8 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from redis import Redis
+from redis.backoff import ExponentialBackoff
+from redis.retry import Retry as RedisRetry
 from rq import Queue, Retry
 from rq.serializers import JSONSerializer
 
@@ -53,6 +55,12 @@ class JobRecord:
     position: int | None
     """Place in the queue, 1 is next; None unless queued."""
     expires_at: datetime
+
+
+def connect(redis_url: str) -> Redis:
+    """Return a client that tries a lost connection again three times within a second, then raises."""
+    retry = RedisRetry(ExponentialBackoff(cap=0.5, base=0.05), retries=3)
+    return Redis.from_url(redis_url, retry=retry, socket_connect_timeout=2, health_check_interval=30)
 
 
 class JobStore:

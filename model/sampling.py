@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
+from diffusers import DDPMScheduler
 from PIL import Image
 from torch import Generator, Tensor
 
@@ -51,8 +52,7 @@ def denoise(
     With one row of conditioning the guidance scale has no effect. Source of the sampler: Ho et al.,
     "Denoising Diffusion Probabilistic Models", 2020, in the v-parameterization of Salimans and Ho, 2022.
     """
-    scheduler = copy.deepcopy(checkpoint.scheduler)
-    scheduler.set_timesteps(steps)
+    scheduler = scheduler_for(checkpoint, steps)
     latents: Tensor = initial.to(checkpoint.device, checkpoint.latent_dtype) * scheduler.init_noise_sigma
     for done, timestep in enumerate(scheduler.timesteps):
         if on_step:
@@ -62,6 +62,24 @@ def denoise(
     if on_step:
         on_step(steps, steps)
     return latents
+
+
+def scheduler_for(checkpoint: Checkpoint, steps: int) -> DDPMScheduler:
+    """Return a sampler of the checkpoint's schedule, set to `steps` (1 to 1000) timesteps.
+
+    Where the schedule spaces them "leading", diffusers rounds their distance down: 600 steps of 1000 would
+    begin at 600, and 1000 at a timestep there is not. Ours are spread over the whole schedule, and the same
+    as diffusers' where `steps` divides it (as 200, 25 and 8 do).
+    """
+    scheduler = copy.deepcopy(checkpoint.scheduler)
+    if scheduler.config.timestep_spacing == "leading":
+        trained = scheduler.config.num_train_timesteps
+        spaced = [index * trained // steps for index in range(steps)]
+        offset = min(scheduler.config.steps_offset, trained - 1 - spaced[-1])
+        scheduler.set_timesteps(timesteps=[timestep + offset for timestep in reversed(spaced)])
+    else:
+        scheduler.set_timesteps(steps)
+    return scheduler
 
 
 def guided_prediction(

@@ -70,8 +70,14 @@ class Running:
     lines: list[str]
 
     def children(self) -> dict[str, int]:
-        """Return the process ids of the parts by their command, and of the Redis server as `valkey`."""
+        """Return the process ids of the parts by their command, and of the server by its name."""
         return _descendants(self.process.pid)
+
+    def redis_url(self) -> str:
+        """Return the address of the Redis that its worker uses."""
+        worker = Path("/proc") / str(self.children()["worker"]) / "cmdline"
+        command = worker.read_text().split("\0")
+        return command[command.index("--redis-url") + 1]
 
 
 def start_serving(*options: str, environment: dict[str, str] | None = None) -> Running:
@@ -88,10 +94,11 @@ def start_serving(*options: str, environment: dict[str, str] | None = None) -> R
 
     def follow() -> None:
         assert process.stderr
-        for line in process.stderr:
-            lines.append(line)
-            if "ready at" in line:
-                ready.set()
+        with process.stderr:
+            for line in process.stderr:
+                lines.append(line)
+                if "ready at" in line:
+                    ready.set()
         ready.set()
 
     threading.Thread(target=follow, daemon=True).start()
@@ -139,8 +146,9 @@ def wait_for_end(client: httpx.Client, job: dict[str, Any], seconds: float = 120
 
 def _descendants(root: int) -> dict[str, int]:
     found: dict[str, int] = {}
-    parents = {}
-    commands = {}
+    parents: dict[int, int] = {}
+    commands: dict[int, list[str]] = {}
+    names: dict[int, str] = {}
     for entry in Path("/proc").iterdir():
         if entry.name.isdigit():
             try:
@@ -149,14 +157,15 @@ def _descendants(root: int) -> dict[str, int]:
             except OSError:
                 continue
             parents[int(entry.name)] = int(stat.rpartition(")")[2].split()[1])
+            names[int(entry.name)] = stat.partition("(")[2].rpartition(")")[0]
     for pid, command in commands.items():
         ancestor = pid
         while ancestor in parents and ancestor != root:
             ancestor = parents[ancestor]
         if ancestor == root and pid != root:
             is_ours = "cli.main" in command
-            name = command[command.index("cli.main") + 1] if is_ours else Path(command[0]).name
-            found["valkey" if "valkey" in name else name] = pid
+            name = command[command.index("cli.main") + 1] if is_ours else names[pid]
+            found[name] = pid
     return found
 
 

@@ -1,5 +1,6 @@
 """The rest of the model code: checkpoints that do not load, wiring, stopping, parameters."""
 
+import itertools
 import json
 import shutil
 from collections.abc import Callable
@@ -16,6 +17,7 @@ from model.anonymize import anonymize_face, swap_face
 from model.attention import Wiring
 from model.checkpoint import Checkpoint, Precision, checkpoint_revision, load_checkpoint
 from model.errors import CheckpointError, ParameterError, StoppedError
+from model.sampling import scheduler_for
 
 WEIGHTS = "diffusion_pytorch_model.safetensors"
 
@@ -253,3 +255,14 @@ def test_a_different_seed_gives_a_different_face(tiny: Checkpoint, reference: Re
     one = anonymize_face(tiny, reference.driving, seed=1, steps=2)
     two = anonymize_face(tiny, reference.driving, seed=2, steps=2)
     assert one.tobytes() != two.tobytes()
+
+
+@pytest.mark.parametrize("steps", [1, 3, 7, 333, 600, 999, 1000])
+def test_any_number_of_steps_covers_the_schedule(tiny: Checkpoint, steps: int) -> None:
+    """Timesteps fall evenly from the noisy end to the clean one, also where they do not divide 1000."""
+    timesteps = scheduler_for(tiny, steps).timesteps.tolist()
+    assert len(timesteps) == steps
+    assert timesteps[-1] in {0, 1}
+    assert 1000 - 1000 / steps <= timesteps[0] <= 999
+    distances = {earlier - later for earlier, later in itertools.pairwise(timesteps)}
+    assert not distances or max(distances) - min(distances) <= 1

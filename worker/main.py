@@ -11,12 +11,11 @@ from pathlib import Path
 
 import torch
 from PIL import Image
-from redis import Redis
 from redis.exceptions import RedisError
 from rq.serializers import JSONSerializer
 
 from jobs.contract import Model
-from jobs.store import LEASE_SECONDS, JobStore
+from jobs.store import LEASE_SECONDS, JobStore, connect
 from model.anonymize import anonymize_face
 from model.checkpoint import Checkpoint, Precision, checkpoint_revision, load_checkpoint
 from model.device import prepare_device
@@ -45,7 +44,7 @@ def run_worker(redis_url: str, *, checkpoint: Path, precision: str, device: str)
         resolution=loaded.resolution,
         demonstration=loaded.properties.demonstration,
     )
-    redis = Redis.from_url(redis_url)
+    redis = connect(redis_url)
     store = JobStore(redis)
     serve_with(JobRunner(store, loaded, model))
     name = f"{socket.gethostname()}-{os.getpid()}"
@@ -55,6 +54,8 @@ def run_worker(redis_url: str, *, checkpoint: Path, precision: str, device: str)
         connection=redis,
         serializer=JSONSerializer,
         maintenance_interval=MAINTENANCE_SECONDS,
+        worker_ttl=MAINTENANCE_SECONDS
+        + 15,  # RQ waits for a job, and so for maintenance, 15 s less than this
         log_job_description=False,
     )
     stopping = threading.Event()
