@@ -19,3 +19,12 @@ lint: setup
 
 test: setup
 	$(BIN)/pytest
+
+demo: setup
+	$(BIN)/python scripts/demo.py
+
+serve: setup
+	exec $(BIN)/face-anon serve
+
+bench: setup
+	$(BIN)/python -m bench.step
