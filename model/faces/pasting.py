@@ -73,8 +73,8 @@ def fit_colours(original: Pixels, result: Pixels) -> Pixels:
     """Return `result` with its colours at the mask's rim shifted to those of `original`, less so inwards.
 
     The shift is the difference of the two from the mask's rim outwards, averaged over a neighbourhood
-    (normalized convolution, Knutsson and Westin, CVPR 1993): the core takes no part in it, so nothing of the original
-    face can pass through, and a face keeps the skin the network gave it.
+    (normalized convolution, Knutsson and Westin, CVPR 1993): the core takes no part in it, so nothing of the
+    original face can pass through, and a face keeps the skin the network gave it.
     """
     size = result.shape[0]
     small = (_FIT_SIZE, _FIT_SIZE)
@@ -100,6 +100,8 @@ def _lay(composed: Pixels, replacement: Replacement, laid: Sequence[Quad]) -> No
         )
     quad = replacement.quad
     left, top, width, height = quad.bounds(composed.shape[1], composed.shape[0])
+    if not width or not height:
+        return
     fitted = fit_colours(replacement.original, replacement.result)
     # Strips keep a face that fills the photo from needing its area in floats; a smaller face than the
     # crop is one.
