@@ -17,5 +17,21 @@ class PictureError(ModelError):
     """A picture that cannot be read, or that is over a limit."""
 
 
+class PictureTooLargeError(PictureError):
+    """A picture with more pixels, or a longer side, than the limit; names both."""
+
+
+class PictureUnreadableError(PictureError):
+    """A picture of a kind we read whose bytes are truncated or corrupt."""
+
+
+class PictureUnsupportedError(PictureError):
+    """Bytes that are not a picture of a kind we read."""
+
+
+class AlignmentError(ModelError):
+    """Landmarks that no face can have, or a crop outside the photo; names the measure that is off."""
+
+
 class StoppedError(ModelError):
     """Raised by a step callback to stop a run; the run ends within one step."""
