@@ -4,6 +4,8 @@ straightforward one, the memory that loading takes, and two steps through the co
 Run as `python -m bench.step [FOLDER]`; without a folder of an earlier run it makes one (6 GB) and removes it.
 """
 
+import copy
+import dataclasses
 import os
 import resource
 import statistics
@@ -14,6 +16,7 @@ import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import torch
 from PIL import Image
@@ -75,8 +78,9 @@ def _load(folder: Path) -> Checkpoint:
     ]
     peak = largest - before
     print(
-        f"loading: {took}, networks {sum(networks) / GIGA:.2f} GB, the largest {max(networks) / GIGA:.2f} GB, "
-        f"peak of private memory {peak / GIGA:.2f} GB = {(peak - sum(networks)) / GIGA:+.2f} GB over the networks"
+        f"loading: {took}, networks {sum(networks) / GIGA:.2f} GB, "
+        f"the largest {max(networks) / GIGA:.2f} GB, "
+        f"peak of private memory {peak / GIGA:.2f} GB (weights stay mapped from their files)"
     )
     return checkpoint
 
@@ -111,26 +115,47 @@ def _compare_steps(checkpoint: Checkpoint) -> None:
         install_straightforward(checkpoint.unet, checkpoint.properties.wiring)
         return step(theirs)
 
-    _print_ratio(our_step, straightforward_step)
-    install_joining(checkpoint.unet)
+    our_v, their_v = _print_ratio(our_step, straightforward_step)
     print(f"peak memory of this process: {_peak_gigabytes(resource.RUSAGE_SELF):.2f} GB")
+    exact = _in_float32(checkpoint, theirs, noise.initial)
+    print(
+        "outputs, root mean square in units of their spread: "
+        f"ours from the straightforward {_root_mean_square(our_v - their_v, exact):.1e}, "
+        f"ours from float32 {_root_mean_square(our_v - exact, exact):.1e}, "
+        f"the straightforward from float32 {_root_mean_square(their_v - exact, exact):.1e}"
+    )
+
+
+def _in_float32(checkpoint: Checkpoint, theirs: Conditioning, initial: Tensor) -> Tensor:
+    """Compute the straightforward step in float32: what bfloat16 is to be measured by."""
+    install_straightforward(checkpoint.unet, checkpoint.properties.wiring)
+    exact = dataclasses.replace(checkpoint, unet=copy.deepcopy(checkpoint.unet).float(), dtype=torch.float32)
+    states_of_both: Any = theirs.references
+    references: Any = tuple(
+        {layer: rows.float() for layer, rows in states.items()} for states in states_of_both
+    )
+    conditioning = Conditioning(context=theirs.context.float(), references=references)
+    return guided_prediction(exact, conditioning, initial, torch.tensor(996), GUIDANCE_SCALE)
 
 
 def _print_ratio(
     our_step: Callable[[], tuple[float, Tensor]], straightforward_step: Callable[[], tuple[float, Tensor]]
-) -> None:
+) -> tuple[Tensor, Tensor]:
+    """Print the times and return both outputs, v in float32."""
     our_step()  # kernels are chosen and memory grows in the first
     straightforward_step()
     pairs = [(our_step(), straightforward_step()) for _ in range(PAIRS)]
     ratios = [theirs[0] / ours[0] for ours, theirs in pairs]
-    (_, our_v), (_, their_v) = pairs[0]
-    deviation = ((our_v - their_v).abs().max() / their_v.std()).item()
     print(
         f"guided step at 512 px, median of {PAIRS}: ours {statistics.median(p[0][0] for p in pairs):.2f} s, "
         f"straightforward {statistics.median(p[1][0] for p in pairs):.2f} s, "
         f"ratio {statistics.median(ratios):.2f} ({min(ratios):.2f} to {max(ratios):.2f})"
     )
-    print(f"largest difference of the outputs: {deviation:.1e} of their spread (bfloat16 keeps 8 bits, 4e-3)")
+    return pairs[0][0][1], pairs[0][1][1]
+
+
+def _root_mean_square(difference: Tensor, reference: Tensor) -> float:
+    return (difference.square().mean().sqrt() / reference.std()).item()
 
 
 def _run_command_line(folder: Path, temporary: Path) -> None:

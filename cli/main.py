@@ -22,6 +22,8 @@ SHIPPED_CHECKPOINT = Path(__file__).parent.parent / "model" / "checkpoints" / "s
 class FacesChoice(StrEnum):
     """Which faces of a photo are replaced."""
 
+    ALL = "all"
+    LARGEST = "largest"
     ALIGNED = "aligned"
 
 
@@ -51,8 +53,21 @@ GuidanceOption = Annotated[
     float, typer.Option(min=0, max=20, help="Classifier-free guidance; 1 or less is off.")
 ]
 FacesOption = Annotated[
-    FacesChoice, typer.Option(help="aligned: the whole picture is one face, aligned as in FFHQ.")
+    FacesChoice,
+    typer.Option(
+        help="Every face found, the largest, or aligned: the whole picture is one face, aligned as in FFHQ."
+    ),
 ]
+FaceThresholdOption = Annotated[
+    float,
+    typer.Option(
+        min=0.01,
+        max=0.99,
+        envvar="FACE_ANON_FACE_THRESHOLD",
+        help="Score from which a find is a face: lower misses fewer and covers more that is none.",
+    ),
+]
+DEFAULT_FACE_THRESHOLD = 0.4
 PrecisionOption = Annotated[PrecisionChoice, typer.Option(help="What the networks compute in.")]
 DeviceOption = Annotated[str, typer.Option(help="cpu, cuda, cuda:1, ...")]
 
@@ -60,7 +75,7 @@ DeviceOption = Annotated[str, typer.Option(help="cpu, cuda, cuda:1, ...")]
 @app.command()
 def anonymize(
     photo: Annotated[Path, InputFile],
-    out: Annotated[Path, typer.Argument(help="Its suffix gives the format: .png, .jpg, .webp")],
+    out: Annotated[Path, typer.Argument(help="Its suffix gives the format: .png, .jpg, .webp, .avif")],
     checkpoint: CheckpointOption = SHIPPED_CHECKPOINT,
     d: Annotated[
         float, typer.Option("--d", min=0, max=2, help="Degree: how far from the original identity.")
@@ -68,35 +83,55 @@ def anonymize(
     seed: SeedOption = None,
     steps: StepsOption = 200,
     guidance_scale: GuidanceOption = 4.0,
-    faces: FacesOption = FacesChoice.ALIGNED,  # noqa: ARG001  one value until faces are found in photos
+    faces: FacesOption = FacesChoice.ALL,
+    face_threshold: FaceThresholdOption = DEFAULT_FACE_THRESHOLD,
     dtype: PrecisionOption = PrecisionChoice.FLOAT32,
     device: DeviceOption = "cpu",
 ) -> None:
-    """Replace the face in PHOTO by another, believable one and write the picture to OUT."""
+    """Replace the faces in PHOTO by other, believable ones and write the photo to OUT."""
     from cli.local import LocalRun, run_anonymize
 
-    run = LocalRun(out, checkpoint, seed, steps, dtype.value, device)
-    sys.exit(run_anonymize(photo, run, degree=d, guidance_scale=guidance_scale))
+    run = LocalRun(
+        out, checkpoint, seed, steps, guidance_scale, faces.value, face_threshold, dtype.value, device
+    )
+    sys.exit(run_anonymize(photo, run, degree=d))
 
 
 @app.command()
 def swap(
     source: Annotated[Path, InputFile],
     driving: Annotated[Path, InputFile],
-    out: Annotated[Path, typer.Argument(help="Its suffix gives the format: .png, .jpg, .webp")],
+    out: Annotated[Path, typer.Argument(help="Its suffix gives the format: .png, .jpg, .webp, .avif")],
     checkpoint: CheckpointOption = SHIPPED_CHECKPOINT,
     seed: SeedOption = None,
     steps: StepsOption = 200,
     guidance_scale: GuidanceOption = 4.0,
-    faces: FacesOption = FacesChoice.ALIGNED,  # noqa: ARG001  one value until faces are found in photos
+    faces: FacesOption = FacesChoice.ALL,
+    face_threshold: FaceThresholdOption = DEFAULT_FACE_THRESHOLD,
     dtype: PrecisionOption = PrecisionChoice.FLOAT32,
     device: DeviceOption = "cpu",
 ) -> None:
-    """Give the face in DRIVING the identity of the face in SOURCE and write the picture to OUT."""
+    """Give the faces in DRIVING the identity of the largest face in SOURCE and write the photo to OUT."""
     from cli.local import LocalRun, run_swap
 
-    run = LocalRun(out, checkpoint, seed, steps, dtype.value, device)
-    sys.exit(run_swap(source, driving, run, guidance_scale=guidance_scale))
+    run = LocalRun(
+        out, checkpoint, seed, steps, guidance_scale, faces.value, face_threshold, dtype.value, device
+    )
+    sys.exit(run_swap(source, driving, run))
+
+
+@app.command()
+def detect(
+    photo: Annotated[Path, InputFile],
+    draw: Annotated[
+        Path | None, typer.Option(help="Write the photo with the faces drawn into it to this file.")
+    ] = None,
+    face_threshold: FaceThresholdOption = DEFAULT_FACE_THRESHOLD,
+) -> None:
+    """Print the faces found in PHOTO as JSON, in pixels of the upright photo."""
+    from cli.local import run_detect
+
+    sys.exit(run_detect(photo, draw, face_threshold=face_threshold))
 
 
 RedisUrlOption = Annotated[str, typer.Option("--redis-url", envvar="REDIS_URL", help="The Redis to use.")]
@@ -127,6 +162,7 @@ def worker(
     checkpoint: CheckpointOption = SHIPPED_CHECKPOINT,
     dtype: PrecisionOption = PrecisionChoice.FLOAT32,
     device: DeviceOption = "cpu",
+    face_threshold: FaceThresholdOption = DEFAULT_FACE_THRESHOLD,
     redis_url: RedisUrlOption = DEFAULT_REDIS_URL,
     stop_with_stdin: StopWithStdinOption = False,
 ) -> None:
@@ -136,7 +172,15 @@ def worker(
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     from worker.main import run_worker
 
-    sys.exit(run_worker(redis_url, checkpoint=checkpoint, precision=dtype.value, device=device))
+    sys.exit(
+        run_worker(
+            redis_url,
+            checkpoint=checkpoint,
+            precision=dtype.value,
+            device=device,
+            face_threshold=face_threshold,
+        )
+    )
 
 
 @app.command()
@@ -144,6 +188,7 @@ def serve(
     checkpoint: CheckpointOption = SHIPPED_CHECKPOINT,
     dtype: PrecisionOption = PrecisionChoice.FLOAT32,
     device: DeviceOption = "cpu",
+    face_threshold: FaceThresholdOption = DEFAULT_FACE_THRESHOLD,
     host: HostOption = "127.0.0.1",
     port: PortOption = 8000,
     redis_url: Annotated[
@@ -156,9 +201,13 @@ def serve(
     """Run everything on this machine: Redis (embedded), the service and one worker, until Ctrl-C."""
     from cli.serve import run_everything
 
-    sys.exit(
-        run_everything(host, port, redis_url, checkpoint=checkpoint, precision=dtype.value, device=device)
-    )
+    worker_options = {
+        "--checkpoint": str(checkpoint),
+        "--dtype": dtype.value,
+        "--device": device,
+        "--face-threshold": str(face_threshold),
+    }
+    sys.exit(run_everything(host, port, redis_url, worker_options))
 
 
 @app.command("embedded-redis", hidden=True)

@@ -12,7 +12,7 @@ import threading
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from redis import Redis
@@ -28,10 +28,11 @@ class ChildStoppedError(Exception):
     """A child process ended that the others cannot do without."""
 
 
-def run_everything(
-    host: str, port: int, redis_url: str | None, *, checkpoint: Path, precision: str, device: str
-) -> int:
-    """Run until SIGINT or SIGTERM; returns the exit code, 1 where a part could not run."""
+def run_everything(host: str, port: int, redis_url: str | None, worker_options: Mapping[str, str]) -> int:
+    """Run until SIGINT or SIGTERM; returns the exit code, 1 where a part could not run.
+
+    `worker_options` are those of `face-anon worker`, by name.
+    """
     stopping = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stopping.set())
@@ -40,15 +41,12 @@ def run_everything(
         with contextlib.ExitStack() as stack:
             if redis_url is None:
                 redis_url = stack.enter_context(_embedded_redis(stopping))
-            worker = _Child(
-                "worker",
-                *("--checkpoint", str(checkpoint), "--dtype", precision, "--device", device),
-                *("--redis-url", redis_url),
-            )
+            options = [part for option in worker_options.items() for part in option]
+            worker = _Child("worker", *options, "--redis-url", redis_url)
             stack.callback(worker.stop)
             service = _Child("service", "--host", host, "--port", str(port), "--redis-url", redis_url)
             stack.callback(service.stop)
-            _say(f"starting at http://{host}:{port} with {checkpoint}")
+            _say(f"starting at http://{host}:{port} with {worker_options['--checkpoint']}")
             _watch(service, worker, f"http://{host}:{port}", stopping)
     except ChildStoppedError as error:
         _say(str(error))

@@ -45,6 +45,9 @@ class Sampler(StrEnum):
 class Faces(StrEnum):
     """Which faces of the photo are replaced."""
 
+    ALL = "all"
+    """Every face found in the photo."""
+    LARGEST = "largest"
     ALIGNED = "aligned"
     """The whole picture is one face, aligned as in FFHQ; the result has the model's resolution."""
 
@@ -55,6 +58,7 @@ class PictureFormat(StrEnum):
     PNG = "png"
     JPEG = "jpeg"
     WEBP = "webp"
+    AVIF = "avif"
 
     @property
     def media_type(self) -> str:
@@ -72,8 +76,16 @@ class Parameters(_Value):
     steps: int = Field(ge=1, le=1000)
     guidance_scale: float = Field(ge=0, le=20)
     sampler: Sampler = Sampler.DDPM
-    faces: Faces = Faces.ALIGNED
+    faces: Faces = Faces.ALL
     format: PictureFormat
+
+
+class Limits(_Value):
+    """What the service lets a job take; the worker holds to it."""
+
+    max_pixels: int = Field(ge=1)
+    max_faces: int = Field(ge=1, description="More faces than that are covered, the smallest first.")
+    keep_seconds: int = Field(ge=1, description="How long the finished job and its picture are kept.")
 
 
 class JobRequest(_Value):
@@ -84,7 +96,7 @@ class JobRequest(_Value):
     parameters: Parameters
     reference: str | None
     created_at: datetime
-    keep_seconds: int = Field(ge=1, description="How long the finished job and its picture are kept.")
+    limits: Limits
 
 
 class Progress(_Value):
@@ -98,15 +110,24 @@ class Progress(_Value):
 
 
 class FaceResult(_Value):
-    """What became of one face; `box` is [x, y, width, height] in pixels of the result."""
+    """What became of one face, in reading order."""
 
     index: int = Field(ge=0)
-    box: tuple[float, float, float, float]
-    score: float | None = Field(
-        ge=0, le=1, description="The detector's confidence; null where the caller said there is a face."
+    box: tuple[float, float, float, float] = Field(
+        description="x, y, width, height in pixels of the result; a face over the edge reaches beyond it."
     )
-    status: Literal["replaced", "redacted"]
-    seed: int
+    score: float = Field(ge=0, le=1, description="The detector's confidence; 1 for an aligned picture.")
+    status: Literal["replaced", "redacted"] = Field(
+        description="A face that could not be replaced is covered for good, never left as it was."
+    )
+    seed: int = Field(ge=0, le=2**63 - 1, description="The face's own seed; the job's for the first face.")
+    identity_distance: float | None = Field(
+        default=None,
+        ge=0,
+        description="An identity network's distance from the new face to the original; null where it could "
+        "not look.",
+    )
+    warnings: list[str] = Field(default=[], examples=[["possibly recognizable"]])
 
 
 class PictureResult(_Value):
@@ -132,6 +153,7 @@ class Timings(_Value):
     """How long the stages of a job took, in milliseconds."""
 
     queue_ms: int | None = None
+    detect_ms: int | None = None
     sample_ms: int | None = None
     encode_ms: int | None = None
 

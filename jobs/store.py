@@ -99,7 +99,7 @@ class JobStore:
                 description=f"{request.kind} {request.id}",
                 timeout=run_seconds,
                 result_ttl=0,  # the outcome is in our own record
-                failure_ttl=request.keep_seconds,
+                failure_ttl=request.limits.keep_seconds,
                 retry=Retry(max=2),  # RQ puts a dead worker's job back only while retries are left
             )
             self._queue.enqueue_many([execution], pipeline=pipeline)
@@ -181,7 +181,7 @@ class JobStore:
         arguments: list[str | bytes | int] = [
             outcome.model_dump_json(),
             picture or b"",
-            request.keep_seconds,
+            request.limits.keep_seconds,
         ]
         return bool(self._publish(keys=keys, args=arguments))
 

@@ -33,5 +33,9 @@ class AlignmentError(ModelError):
     """Landmarks that no face can have, or a crop outside the photo; names the measure that is off."""
 
 
+class NoFaceError(ModelError):
+    """A picture that must show a face, and in which none was found."""
+
+
 class StoppedError(ModelError):
     """Raised by a step callback to stop a run; the run ends within one step."""

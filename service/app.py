@@ -10,13 +10,14 @@ from http import HTTPStatus
 from typing import Annotated
 from uuid import uuid4
 
+import pi_heif
 from fastapi import FastAPI, File, Form, Request, Response, UploadFile
 from fastapi.responses import JSONResponse
 from PIL import Image
 from pydantic import BaseModel, Field
 from starlette.formparsers import MultiPartParser
 
-from jobs.contract import Faces, JobRequest, Kind, Parameters, PictureFormat, Sampler, Status
+from jobs.contract import Faces, JobRequest, Kind, Limits, Parameters, PictureFormat, Sampler, Status
 from jobs.store import JobRecord, JobStore
 from service.answers import JobAnswer, job_answer
 from service.body_limit import BodyLimit
@@ -70,7 +71,11 @@ def create_app(store: JobStore, settings: Settings) -> FastAPI:
     app.add_middleware(BodyLimit, limit=body_limit)
     MultiPartParser.spool_max_size = body_limit  # an upload stays in memory: it never touches the disk
     Image.MAX_IMAGE_PIXELS = None  # our own limit is checked from the header
+    pi_heif.register_heif_opener()
     install(app)
+    limits = Limits(
+        max_pixels=settings.max_pixels, max_faces=settings.max_faces, keep_seconds=settings.result_seconds
+    )
 
     def check(field: str, upload: bytes) -> PictureFormat:
         return check_upload(
@@ -96,7 +101,7 @@ def create_app(store: JobStore, settings: Settings) -> FastAPI:
             parameters=parameters,
             reference=reference,
             created_at=datetime.now(UTC),
-            keep_seconds=settings.result_seconds,
+            limits=limits,
         )
         store.submit(
             job_request,
@@ -126,11 +131,11 @@ def create_app(store: JobStore, settings: Settings) -> FastAPI:
         steps: Steps = 200,
         guidance_scale: GuidanceScale = 4.0,
         sampler: SamplerField = Sampler.DDPM,
-        faces: FacesField = Faces.ALIGNED,
+        faces: FacesField = Faces.ALL,
         format: FormatField = None,  # noqa: A002  the API's name
         reference: Reference = None,
     ) -> JSONResponse:
-        """Queue a job that replaces the face in `image` and keeps everything else."""
+        """Queue a job that replaces every face found in `image` and keeps everything else."""
         upload = image.file.read()
         as_sent = check("image", upload)
         parameters = Parameters(
@@ -159,11 +164,11 @@ def create_app(store: JobStore, settings: Settings) -> FastAPI:
         steps: Steps = 200,
         guidance_scale: GuidanceScale = 4.0,
         sampler: SamplerField = Sampler.DDPM,
-        faces: FacesField = Faces.ALIGNED,
+        faces: FacesField = Faces.ALL,
         format: FormatField = None,  # noqa: A002  the API's name
         reference: Reference = None,
     ) -> JSONResponse:
-        """Queue a job that gives the face in `driving` the identity of the face in `source`."""
+        """Queue a job that gives the faces in `driving` the identity of the largest face in `source`."""
         source_upload, driving_upload = source.file.read(), driving.file.read()
         check("source", source_upload)
         as_sent = check("driving", driving_upload)

@@ -10,8 +10,14 @@ from PIL import Image, UnidentifiedImageError
 from jobs.contract import PictureFormat
 from service.problems import ProblemError
 
-READ_FORMATS = ("JPEG", "PNG", "WEBP", "AVIF", "TIFF", "BMP")
-WRITTEN_FORMATS = {"JPEG": PictureFormat.JPEG, "PNG": PictureFormat.PNG, "WEBP": PictureFormat.WEBP}
+READ_FORMATS = ("JPEG", "PNG", "WEBP", "AVIF", "HEIF", "TIFF", "BMP")
+WRITTEN_FORMATS = {
+    "JPEG": PictureFormat.JPEG,
+    "MPO": PictureFormat.JPEG,
+    "PNG": PictureFormat.PNG,
+    "WEBP": PictureFormat.WEBP,
+    "AVIF": PictureFormat.AVIF,
+}
 
 
 def check_upload(field: str, upload: bytes, *, max_bytes: int, max_pixels: int) -> PictureFormat:

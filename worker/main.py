@@ -10,6 +10,7 @@ import threading
 from pathlib import Path
 
 import torch
+from model.faces.detection import FaceFinder
 from PIL import Image
 from redis.exceptions import RedisError
 from rq.serializers import JSONSerializer
@@ -20,6 +21,8 @@ from model.anonymize import anonymize_face
 from model.checkpoint import Checkpoint, Precision, checkpoint_revision, load_checkpoint
 from model.device import prepare_device
 from model.errors import CheckpointError
+from model.faces.identity import DlibFaceEmbedder
+from model.pipeline import Pipeline
 from worker.leasing import MAINTENANCE_SECONDS, LeasingWorker
 from worker.run import JobRunner, serve_with
 
@@ -28,7 +31,9 @@ log = logging.getLogger("face_anon.worker")
 BAD_CHECKPOINT = 2
 
 
-def run_worker(redis_url: str, *, checkpoint: Path, precision: str, device: str) -> int:
+def run_worker(
+    redis_url: str, *, checkpoint: Path, precision: str, device: str, face_threshold: float
+) -> int:
     """Work until SIGTERM or SIGINT, finishing the job in hand; returns the exit code."""
     logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="%(levelname)s %(name)s %(message)s")
     try:
@@ -46,7 +51,8 @@ def run_worker(redis_url: str, *, checkpoint: Path, precision: str, device: str)
     )
     redis = connect(redis_url)
     store = JobStore(redis)
-    serve_with(JobRunner(store, loaded, model))
+    pipeline = Pipeline(loaded, FaceFinder(face_threshold), DlibFaceEmbedder())
+    serve_with(JobRunner(store, pipeline, model))
     name = f"{socket.gethostname()}-{os.getpid()}"
     rq_worker = LeasingWorker(
         [store.queue],

@@ -2,13 +2,10 @@
 process where `worker.main` has loaded the networks; nothing comes after it but the service's answer.
 """
 
-import io
 import logging
 import time
 from collections.abc import Callable
 from datetime import UTC, datetime
-
-from PIL import Image
 
 from jobs.contract import (
     FaceResult,
@@ -16,8 +13,6 @@ from jobs.contract import (
     Kind,
     Model,
     Outcome,
-    Parameters,
-    PictureFormat,
     PictureResult,
     Problem,
     Progress,
@@ -25,22 +20,23 @@ from jobs.contract import (
     Timings,
 )
 from jobs.store import JobStore
-from model.anonymize import anonymize_face, swap_face
-from model.checkpoint import Checkpoint
-from model.errors import ModelError
-from model.sampling import OnStep
+from model.errors import ModelError, NoFaceError, ParameterError, PictureError
+from model.photo import PhotoFormat, Pixels, read_photo, write_photo
+from model.pipeline import Faces, Made, Pipeline, Sampling
+from model.replace import FaceOutcome, FaceStatus, OnFaceStep
 
 log = logging.getLogger("face_anon.worker")
 
 REPORT_SECONDS = 0.25
+PROBLEM_CODES = {NoFaceError: "no_face_in_source", PictureError: "unreadable_picture"}
 
 
 class JobRunner:
-    """Runs jobs with one loaded checkpoint, one at a time."""
+    """Runs jobs with one loaded pipeline, one at a time."""
 
-    def __init__(self, store: JobStore, checkpoint: Checkpoint, model: Model) -> None:
+    def __init__(self, store: JobStore, pipeline: Pipeline, model: Model) -> None:
         self._store = store
-        self._checkpoint = checkpoint
+        self._pipeline = pipeline
         self._model = model
 
     def run(self, job_id: str) -> None:
@@ -57,7 +53,10 @@ class JobRunner:
         try:
             outcome, picture = self._make(request, pictures, queue_ms)
         except ModelError as error:
-            outcome = self._failed("The picture could not be made", str(error), "model_error", queue_ms)
+            code = next(
+                (code for kind, code in PROBLEM_CODES.items() if isinstance(error, kind)), "model_error"
+            )
+            outcome = self._failed("The picture could not be made", str(error), code, queue_ms)
         except Exception:
             log.exception("job %s failed", job_id)
             detail = "Something in the worker went wrong; its log has the details."
@@ -70,74 +69,68 @@ class JobRunner:
         if pictures is None:
             detail = "The job waited for longer than its pictures are kept."
             return self._failed("The upload has expired", detail, "upload_expired", queue_ms), None
-        images = [_decode(picture) for picture in pictures]
-        sampling = time.monotonic()
-        result = self._sample(request.kind, images, request.parameters, self._reporter(request.id))
+        parameters = request.parameters
+        photos = [read_photo(picture, max_pixels=request.limits.max_pixels) for picture in pictures]
+        made = self._replace(request, [photo.pixels for photo in photos])
         encoding = time.monotonic()
-        picture = _encode(result, request.parameters.format)
-        timings = Timings(
-            queue_ms=queue_ms,
-            sample_ms=_milliseconds(encoding - sampling),
-            encode_ms=_milliseconds(time.monotonic() - encoding),
-        )
-        face = FaceResult(
-            index=0,
-            box=(0, 0, result.width, result.height),
-            score=None,
-            status="replaced",
-            seed=request.parameters.seed,
+        changed = photos[-1]  # of a swap, the driving photo
+        replaced = [face for face in made.photo.faces if face.status is FaceStatus.REPLACED]
+        height, width = made.photo.pixels.shape[:2]
+        picture = write_photo(
+            made.photo.pixels,
+            changed.alpha if made.photo.pixels.shape == changed.pixels.shape else None,
+            PhotoFormat(parameters.format),
+            synthetic=bool(replaced),
         )
         outcome = Outcome(
             status=Status.SUCCEEDED,
             finished_at=datetime.now(UTC),
             result=PictureResult(
-                media_type=request.parameters.format.media_type,
-                width=result.width,
-                height=result.height,
-                faces=[face],
+                media_type=parameters.format.media_type,
+                width=width,
+                height=height,
+                faces=[_face_result(index, face) for index, face in enumerate(made.photo.faces)],
             ),
-            timings=timings,
+            timings=Timings(
+                queue_ms=queue_ms,
+                detect_ms=_milliseconds(made.detect_seconds),
+                sample_ms=_milliseconds(made.sample_seconds),
+                encode_ms=_milliseconds(time.monotonic() - encoding),
+            ),
             model=self._model,
+            warnings=_warnings(made),
         )
         return outcome, picture
 
-    def _sample(
-        self, kind: Kind, images: list[Image.Image], parameters: Parameters, on_step: OnStep
-    ) -> Image.Image:
-        if kind is Kind.SWAP:
-            source, driving = images
-            return swap_face(
-                self._checkpoint,
-                source,
-                driving,
-                seed=parameters.seed,
-                steps=parameters.steps,
-                guidance_scale=parameters.guidance_scale,
-                on_step=on_step,
+    def _replace(self, request: JobRequest, photos: list[Pixels]) -> Made:
+        parameters = request.parameters
+        sampling = Sampling(parameters.seed, parameters.steps, parameters.guidance_scale)
+        faces = Faces(parameters.faces)
+        max_faces = request.limits.max_faces
+        on_step = self._reporter(request.id)
+        if request.kind is Kind.SWAP:
+            source, driving = photos
+            return self._pipeline.swap(
+                source, driving, sampling, faces=faces, max_faces=max_faces, on_step=on_step
             )
-        (image,) = images
+        (photo,) = photos
         if parameters.d is None:
-            raise ModelError("an anonymize job needs a degree d")
-        return anonymize_face(
-            self._checkpoint,
-            image,
-            degree=parameters.d,
-            seed=parameters.seed,
-            steps=parameters.steps,
-            guidance_scale=parameters.guidance_scale,
-            on_step=on_step,
+            raise ParameterError("d is missing, an anonymize job needs it")
+        return self._pipeline.anonymize(
+            photo, sampling, degree=parameters.d, faces=faces, max_faces=max_faces, on_step=on_step
         )
 
-    def _reporter(self, job_id: str) -> OnStep:
+    def _reporter(self, job_id: str) -> OnFaceStep:
         last = -REPORT_SECONDS
 
-        def on_step(done: int, steps: int) -> None:
+        def on_step(face: int, faces: int, done: int, steps: int) -> None:
             nonlocal last
             now = time.monotonic()
-            if now - last < REPORT_SECONDS and done < steps:
+            if now - last < REPORT_SECONDS and (face < faces or done < steps):
                 return
             last = now
-            progress = Progress(fraction=done / steps, face=1, faces=1, step=done, steps=steps)
+            fraction = (face - 1 + done / steps) / faces
+            progress = Progress(fraction=fraction, face=face, faces=faces, step=done, steps=steps)
             self._store.report(job_id, progress)
 
         return on_step
@@ -170,15 +163,28 @@ def run_job(job_id: str) -> None:
     _run(job_id)
 
 
-def _decode(picture: bytes) -> Image.Image:
-    with Image.open(io.BytesIO(picture)) as image:
-        return image.convert("RGB")
+def _face_result(index: int, outcome: FaceOutcome) -> FaceResult:
+    box = outcome.face.box
+    return FaceResult(
+        index=index,
+        box=(round(box.x, 1), round(box.y, 1), round(box.width, 1), round(box.height, 1)),
+        score=round(outcome.face.score, 3),
+        status=outcome.status.value,
+        seed=outcome.seed,
+        identity_distance=None if outcome.identity_distance is None else round(outcome.identity_distance, 3),
+        warnings=list(outcome.warnings),
+    )
 
 
-def _encode(image: Image.Image, picture_format: PictureFormat) -> bytes:
-    buffer = io.BytesIO()
-    image.save(buffer, format=picture_format.value, quality=95, subsampling=0)
-    return buffer.getvalue()
+def _warnings(made: Made) -> list[str]:
+    """Say of the whole photo what a caller must not miss."""
+    faces = made.photo.faces
+    warnings = [f"face {index}: {warning}" for index, face in enumerate(faces) for warning in face.warnings]
+    if not faces:
+        warnings.append("no face was found: the photo is as it was")
+    if made.photo.left_alone:
+        warnings.append(f"{made.photo.left_alone} smaller face(s) were left as they were, as asked")
+    return warnings
 
 
 def _milliseconds(seconds: float) -> int:
