@@ -129,7 +129,7 @@ def detect(
     face_threshold: FaceThresholdOption = DEFAULT_FACE_THRESHOLD,
 ) -> None:
     """Print the faces found in PHOTO as JSON, in pixels of the upright photo."""
-    from cli.local import run_detect
+    from cli.detect import run_detect
 
     sys.exit(run_detect(photo, draw, face_threshold=face_threshold))
 

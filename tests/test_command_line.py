@@ -1,5 +1,6 @@
 """`face-anon` as scripts use it: exit codes, sentences on stderr, and a help that loads nothing heavy."""
 
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -27,7 +28,7 @@ def test_help_loads_neither_torch_nor_the_service() -> None:
     subprocess.run([sys.executable, "-c", script], cwd=ROOT, check=True)
 
 
-@pytest.mark.parametrize("command", ["anonymize", "swap", "service", "worker", "serve"])
+@pytest.mark.parametrize("command", ["anonymize", "swap", "detect", "service", "worker", "serve"])
 def test_each_command_explains_itself(command: str) -> None:
     """`--help` of every command exits 0 and describes its options."""
     result = run(command, "--help")
@@ -35,16 +36,16 @@ def test_each_command_explains_itself(command: str) -> None:
     assert "--help" in result.stdout
 
 
-@pytest.mark.parametrize(("suffix", "kind"), [(".png", "PNG"), (".jpg", "JPEG"), (".webp", "WEBP")])
+@pytest.mark.parametrize(("suffix", "kind"), [(".png", "PNG"), (".jpg", "JPEG"), (".avif", "AVIF")])
 def test_the_suffix_chooses_the_format(tmp_path: Path, suffix: str, kind: str) -> None:
-    """OUT has the model's resolution and the format of its suffix; progress is shown on stderr."""
+    """OUT is the photo in the format of its suffix; progress and each face's fate are told on stderr."""
     out = tmp_path / f"out{suffix}"
     result = run("swap", PHOTO, PHOTO, out, "--checkpoint", TINY, "--steps", "3", "--seed", "5")
     assert result.returncode == 0, result.stderr
     assert "3/3" in result.stderr
-    assert "seed 5" in result.stderr
+    assert "face 0: replaced, seed 5, identity distance 0." in result.stderr
     with Image.open(out) as image:
-        assert (image.format, image.size) == (kind, (64, 64))
+        assert (image.format, image.size) == (kind, (512, 512))
 
 
 def test_the_shipped_checkpoint_says_that_it_is_for_demonstration(tmp_path: Path) -> None:
@@ -60,7 +61,7 @@ def test_a_file_that_is_no_picture_is_an_error(tmp_path: Path) -> None:
     text.write_text("not a picture")
     result = run("anonymize", text, tmp_path / "out.png", "--checkpoint", TINY)
     assert result.returncode == 1
-    assert f"face-anon: {text}: not a picture" in result.stderr
+    assert f"face-anon: {text}: the 13 bytes are not a picture we read" in result.stderr
     assert "Traceback" not in result.stderr
 
 
@@ -87,3 +88,25 @@ def test_a_wrong_option_is_a_usage_error(tmp_path: Path, options: list[str]) -> 
     result = run("anonymize", PHOTO, tmp_path / "out.png", *options)
     assert result.returncode == 2
     assert options[0] in result.stderr
+
+
+def test_detect_prints_json_and_draws(tmp_path: Path) -> None:
+    """The faces in pixels of the upright photo, each with box, score and landmarks; drawn where asked."""
+    drawn = tmp_path / "drawn.png"
+    result = run("detect", PHOTO, "--draw", drawn)
+    assert result.returncode == 0, result.stderr
+    found = json.loads(result.stdout)
+    assert (found["width"], found["height"]) == (512, 512)
+    (face,) = found["faces"]
+    assert len(face["box"]) == 4
+    assert face["score"] > 0.8
+    assert set(face["landmarks"]) == {"left_eye", "right_eye", "nose", "mouth_left", "mouth_right"}
+    with Image.open(drawn) as image, Image.open(PHOTO) as photo:
+        assert image.size == photo.size
+        assert image.convert("RGB").tobytes() != photo.convert("RGB").tobytes()
+
+
+def test_detect_does_not_load_the_diffusion_model() -> None:
+    """Finding faces needs no torch."""
+    script = "import sys, cli.detect; sys.exit('torch' in sys.modules)"
+    subprocess.run([sys.executable, "-c", script], cwd=ROOT, check=True)

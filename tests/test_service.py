@@ -9,7 +9,7 @@ import httpx
 import pytest
 from conftest import PHOTO, ROOT, TINY, Reference, wait_for_end
 from fastapi.testclient import TestClient
-from PIL import Image
+from PIL import ExifTags, Image
 
 from jobs.store import JobStore, connect
 from model.anonymize import anonymize_face, swap_face
@@ -17,7 +17,7 @@ from model.checkpoint import Checkpoint, checkpoint_revision
 from service.app import create_app
 from service.settings import Settings
 
-BASIC = {"steps": "4", "seed": "7"}
+BASIC = {"steps": "4", "seed": "7", "faces": "aligned"}
 
 
 def photo() -> dict[str, bytes]:
@@ -72,9 +72,17 @@ def test_a_photo_goes_in_and_a_picture_comes_back(
     assert ended["created_at"] < ended["started_at"] < ended["finished_at"] < ended["expires_at"]
     assert ended["model"] == {"name": "tiny-checkpoint", "revision": checkpoint_revision(TINY)}
     assert ended["result"]["faces"] == [
-        {"index": 0, "box": [0, 0, 64, 64], "score": None, "status": "replaced", "seed": 7}
+        {
+            "index": 0,
+            "box": [0, 0, 64, 64],
+            "score": 1.0,
+            "status": "replaced",
+            "seed": 7,
+            "identity_distance": None,
+            "warnings": [],
+        }
     ]
-    assert min(ended["timings"][stage] for stage in ("queue_ms", "sample_ms", "encode_ms")) >= 0
+    assert min(ended["timings"][stage] for stage in ("queue_ms", "detect_ms", "sample_ms", "encode_ms")) >= 0
 
     picture = api.get(ended["result"]["url"])
     assert picture.status_code == 200
@@ -108,7 +116,7 @@ def test_two_pictures_are_swapped(api: httpx.Client, tiny: Checkpoint, reference
         ("PNG", None, "image/png"),
         ("TIFF", None, "image/png"),
         ("BMP", None, "image/png"),
-        ("AVIF", None, "image/png"),
+        ("AVIF", None, "image/avif"),
         ("PNG", "jpeg", "image/jpeg"),
     ],
 )
@@ -122,6 +130,66 @@ def test_the_format_is_as_sent_or_as_asked(
     assert ended["result"]["media_type"] == written
     picture = api.get(ended["result"]["url"])
     assert Image.MIME[Image.open(io.BytesIO(picture.content)).format or ""] == written
+
+
+def test_a_whole_photo_comes_back_with_its_face_replaced(api: httpx.Client) -> None:
+    """By default every face is found and replaced in place; nothing of the upload's metadata comes back."""
+    photo_file = io.BytesIO()
+    exif = Image.Exif()
+    exif.get_ifd(ExifTags.IFD.GPSInfo)[ExifTags.GPS.GPSLatitude] = (48.0, 12.0, 30.25)
+    exif[ExifTags.Base.Make] = "Camera Maker 4711"
+    with Image.open(PHOTO) as opened:
+        opened.convert("RGB").save(photo_file, "JPEG", quality=95, exif=exif)
+    assert b"Camera Maker 4711" in photo_file.getvalue()
+    job = api.post(
+        "/anonymize", files={"image": photo_file.getvalue()}, data={"steps": "2", "seed": "5"}
+    ).json()
+    assert job["parameters"]["faces"] == "all"
+    ended = wait_for_end(api, job)
+    assert ended["status"] == "succeeded", ended
+    (face,) = ended["result"]["faces"]
+    assert (face["status"], face["seed"]) == ("replaced", 5)
+    assert face["score"] > 0.8
+    x, y, width, height = face["box"]
+    assert (150 < x < 190, 50 < y < 90, 80 < width < 140, 80 < height < 140) == (True,) * 4
+    assert face["identity_distance"] > 0.3
+    picture = api.get(ended["result"]["url"]).content
+    image = Image.open(io.BytesIO(picture))
+    assert (image.format, image.size) == ("JPEG", (512, 512))
+    assert b"Camera Maker" not in picture
+    assert b"Exif" not in picture
+    assert b"compositeWithTrainedAlgorithmicMedia" in picture
+
+
+def test_a_heic_photo_is_read(api: httpx.Client) -> None:
+    """What iPhones send goes in; PNG comes out."""
+    upload = (ROOT / "samples" / "turned.heic").read_bytes()
+    job = api.post("/anonymize", files={"image": upload}, data={"steps": "1"}).json()
+    ended = wait_for_end(api, job)
+    assert ended["status"] == "succeeded"
+    assert ended["result"]["media_type"] == "image/png"
+
+
+def test_a_photo_without_a_face_comes_back_unchanged(api: httpx.Client) -> None:
+    """No face, no change: the same pixels, `faces` empty, a warning, and no mark of a model."""
+    gradient = Image.linear_gradient("L").convert("RGB")
+    job = api.post("/anonymize", files={"image": encoded(gradient, "PNG")}, data={"steps": "1"}).json()
+    ended = wait_for_end(api, job)
+    assert ended["result"]["faces"] == []
+    assert any("no face was found" in warning for warning in ended["warnings"])
+    picture = api.get(ended["result"]["url"]).content
+    assert Image.open(io.BytesIO(picture)).tobytes() == gradient.tobytes()
+    assert b"DigitalSourceType" not in picture
+
+
+def test_a_swap_needs_a_face_in_the_source(api: httpx.Client) -> None:
+    """A source without a face is the job's problem, in words, with a code."""
+    files = {"source": encoded(Image.linear_gradient("L"), "PNG"), "driving": PHOTO.read_bytes()}
+    ended = wait_for_end(api, api.post("/swap", files=files, data={"steps": "1"}).json())
+    assert ended["status"] == "failed"
+    assert ended["error"]["code"] == "no_face_in_source"
+    assert ended["error"]["retryable"] is False
+    assert_problem(api.get(ended["links"]["result"]), 409, "job_failed")
 
 
 def test_a_missing_seed_is_drawn_and_echoed(api: httpx.Client) -> None:

@@ -1,6 +1,6 @@
-"""The values that speak of a face in a photo: what the finder returns, and what aligning, pasting and covering take.
+"""A face in a photo, as values: what the finder returns, and what aligning, pasting and covering take.
 
-Coordinates are in pixels of the oriented photo and continuous: pixel (column 0, row 0) spans 0 to 1 both ways, so its
+Coordinates are in pixels of the oriented photo and continuous: the first pixel spans 0 to 1 both ways, its
 centre is at (0.5, 0.5). A face over the edge of the photo has coordinates outside of it.
 """
 
@@ -19,9 +19,9 @@ class Box:
 
 @dataclass(frozen=True)
 class Landmarks:
-    """Five points (x, y) of a face, each named by its side in an upright picture of the face: left is the viewer's.
+    """Five points (x, y) of a face: the eyes' centres, the nose's tip, the mouth's corners.
 
-    Eyes are the eyes' centres, mouth points the mouth's corners.
+    Left is what is on the left in an upright picture of the face: the viewer's left.
     """
 
     left_eye: tuple[float, float]

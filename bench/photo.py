@@ -1,6 +1,6 @@
 """Measures aligning and pasting: how well a photo returns, and what ten faces in 12 megapixels cost.
 
-`python bench/bench_photo.py` works on the sample photo; the network takes no part.
+`python -m bench.photo` works on the sample photo; the network takes no part.
 """
 
 import math

@@ -1,6 +1,6 @@
 """Measures what the identity network tells apart: distances between people, and of each to itself, changed.
 
-`python bench/bench_identity.py [FOLDER]` prints both distributions and the error rates per threshold, from
+`python -m bench.identity [FOLDER]` prints both distributions and the error rates per threshold, from
 which docs/identity.md chooses; portrait_landmarks.json was made once with MediaPipe's mesh.
 """
 
