@@ -1,4 +1,4 @@
-"""`face-anon detect`: the faces in a photo as JSON, and drawn into it; without loading the diffusion model."""
+"""`face-anon detect`: the faces in a photo as JSON, and drawn into it; the diffusion model is not loaded."""
 
 import json
 from dataclasses import asdict
