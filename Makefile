@@ -16,6 +16,7 @@ lint: setup
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/check-jsonschema --builtin-schema vendor.compose-spec docker-compose.yml
 
 test: setup
 	$(BIN)/pytest
@@ -27,4 +28,7 @@ serve: setup
 	exec $(BIN)/face-anon serve
 
 bench: setup
+	$(BIN)/python -m bench.detection
+	$(BIN)/python -m bench.identity
+	$(BIN)/python -m bench.photo
 	$(BIN)/python -m bench.step
