@@ -38,9 +38,11 @@ def main() -> None:
         _panel(picture, width) for picture in (pixels, draw(pixels, finder.find(pixels)), made.photo.pixels)
     ]
     height = panels[0].height
-    sheet = Image.new("RGB", (3 * width + 2 * GAP, height), "white")
+    wide = width > 2 * height  # wide photos stand above each other
+    step = (0, height + GAP) if wide else (width + GAP, 0)
+    sheet = Image.new("RGB", (width + 2 * step[0], height + 2 * step[1]), "white")
     for index, panel in enumerate(panels):
-        sheet.paste(panel, (index * (width + GAP), 0))
+        sheet.paste(panel, (index * step[0], index * step[1]))
     sheet.save(out, quality=88)
 
 
