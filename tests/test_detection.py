@@ -21,7 +21,7 @@ WEIGHTS = Path(model.faces.__file__).parent / "weights"
 @pytest.fixture(scope="module")
 def finder() -> FaceFinder:
     """Load the networks once, as a worker does."""
-    return FaceFinder()
+    return FaceFinder(threads=1)
 
 
 def middle(face: Face) -> tuple[float, float]:
@@ -45,7 +45,7 @@ def test_weights_are_those_of_their_origin(name: str) -> None:
 @pytest.mark.parametrize("width", [30, 40, 60, 90, 140, 200, 280])
 def test_upright_faces_are_all_found(finder: FaceFinder, kind: str, width: int) -> None:
     """An upright face from 30 pixels is found, once, with landmarks within a tenth of the eye distance."""
-    photo = canvas(kind, 900, 600).paste(width, (430, 280))
+    photo = canvas(kind, 640, 480).paste(width, (310, 250))
     result = score(photo.truths, sure(finder.find(photo.pixels)))
     assert (result.found, result.false) == (1, 0)
     assert result.errors[0] < (0.10 if width >= 60 else 0.15)
@@ -55,7 +55,7 @@ def test_upright_faces_are_all_found(finder: FaceFinder, kind: str, width: int) 
 @pytest.mark.parametrize("angle", range(-180, 180, 15))
 def test_turned_faces_are_all_found(finder: FaceFinder, width: int, angle: int) -> None:
     """A face alone in a photo is found at any angle, its landmarks named as in an upright picture of it."""
-    photo = canvas("gradient", 800, 600).paste(width, (371, 303), angle)
+    photo = canvas("gradient", 480, 400).paste(width, (231, 203), angle)
     result = score(photo.truths, finder.find(photo.pixels))
     assert result.found == 1
     if abs(angle) <= 60:
@@ -76,7 +76,7 @@ def test_left_and_right_are_the_viewers(finder: FaceFinder, mirrored: bool) -> N
 @pytest.mark.parametrize("width", [1000, 2000])
 def test_a_face_that_fills_the_photo_is_found(finder: FaceFinder, width: int) -> None:
     """One face of a thousand pixels and more is one find, without smaller ones inside of it."""
-    photo = canvas("gradient", 2600, 2400).paste(width, (1300, 1250))
+    photo = canvas("gradient", 2200, 2300).paste(width, (1100, 1200))
     result = score(photo.truths, finder.find(photo.pixels))
     assert (result.found, result.false) == (1, 0)
 
@@ -93,7 +93,7 @@ def test_small_and_large_faces_of_one_photo_are_all_found(finder: FaceFinder) ->
 @pytest.mark.parametrize("width", [40, 120])
 def test_bad_light_hides_no_face(finder: FaceFinder, change: object, width: int) -> None:
     """A face is found in the dark, under noise and without colour."""
-    photo = canvas("texture", 900, 600).paste(width, (430, 280))
+    photo = canvas("texture", 640, 480).paste(width, (310, 250))
     assert callable(change)
     assert score(photo.truths, finder.find(change(photo.pixels))).found == 1
 
@@ -118,9 +118,9 @@ def test_faces_over_the_edge_are_found(finder: FaceFinder, corner: tuple[float, 
 
 def test_no_face_is_found_where_there_is_none(finder: FaceFinder) -> None:
     """Noise and gradients are not faces, looked at from all sides; cloth is at most a doubtful one."""
-    assert finder.find(canvas("noise", 900, 600).pixels) == []
-    assert finder.find(canvas("gradient", 900, 600).pixels) == []
-    assert sure(finder.find(canvas("texture", 900, 600).pixels)) == []
+    assert finder.find(canvas("noise", 640, 480).pixels) == []
+    assert finder.find(canvas("gradient", 640, 480).pixels) == []
+    assert sure(finder.find(canvas("texture", 640, 480).pixels)) == []
 
 
 def test_faces_come_in_reading_order(finder: FaceFinder) -> None:
