@@ -4,18 +4,21 @@ The five stages are `draw_noise`, `encode_image`, `*_conditioning`, `denoise` an
 line (`cli`) and the worker (`worker.run`) call in here.
 """
 
+from collections.abc import Callable
+
 import torch
 from PIL import Image
 
 from model.checkpoint import Checkpoint
 from model.conditioning import (
+    Conditioning,
     anonymize_conditioning,
     encode_image,
     sample_posterior,
     swap_conditioning,
 )
 from model.errors import ParameterError
-from model.sampling import OnStep, decode_face, denoise, draw_noise
+from model.sampling import Noise, OnStep, decode_face, denoise, draw_noise
 
 DEFAULT_DEGREE = 1.25
 DEFAULT_STEPS = 200
@@ -44,28 +47,19 @@ def anonymize_face(
     a step costs half. Raises `ParameterError`, and whatever `on_step` raises.
     """
     _check_range("d", degree, 0, MAX_DEGREE)
-    _check_sampling(seed, steps, guidance_scale)
-    generator = torch.Generator().manual_seed(seed)
-    noise = draw_noise(checkpoint, generator)
-    encoded = encode_image(checkpoint, image)
-    conditioning = anonymize_conditioning(
-        checkpoint,
-        encoded,
-        sample_posterior(checkpoint, encoded, noise.source_posterior),
-        sample_posterior(checkpoint, encoded, noise.driving_posterior),
-        degree=degree,
-        guided=guidance_scale > 1,
-    )
-    latents = denoise(
-        checkpoint,
-        conditioning,
-        noise.initial,
-        generator,
-        steps=steps,
-        guidance_scale=guidance_scale,
-        on_step=on_step,
-    )
-    return decode_face(checkpoint, latents)
+
+    def condition(noise: Noise) -> Conditioning:
+        encoded = encode_image(checkpoint, image)
+        return anonymize_conditioning(
+            checkpoint,
+            encoded,
+            sample_posterior(checkpoint, encoded, noise.source_posterior),
+            sample_posterior(checkpoint, encoded, noise.driving_posterior),
+            degree=degree,
+            guided=guidance_scale > 1,
+        )
+
+    return _make_face(checkpoint, condition, seed, steps, guidance_scale, on_step)
 
 
 def swap_face(
@@ -79,22 +73,39 @@ def swap_face(
     on_step: OnStep | None = None,
 ) -> Image.Image:
     """Return the identity of `source` with everything else of `driving`; otherwise as `anonymize_face`."""
-    _check_sampling(seed, steps, guidance_scale)
+
+    def condition(noise: Noise) -> Conditioning:
+        encoded_source = encode_image(checkpoint, source)
+        encoded_driving = encode_image(checkpoint, driving)
+        return swap_conditioning(
+            checkpoint,
+            encoded_source,
+            encoded_driving,
+            sample_posterior(checkpoint, encoded_source, noise.source_posterior),
+            sample_posterior(checkpoint, encoded_driving, noise.driving_posterior),
+            guided=guidance_scale > 1,
+        )
+
+    return _make_face(checkpoint, condition, seed, steps, guidance_scale, on_step)
+
+
+@torch.inference_mode()
+def _make_face(
+    checkpoint: Checkpoint,
+    condition: Callable[[Noise], Conditioning],
+    seed: int,
+    steps: int,
+    guidance_scale: float,
+    on_step: OnStep | None,
+) -> Image.Image:
+    _check_range("seed", seed, 0, MAX_SEED)
+    _check_range("steps", steps, 1, MAX_STEPS)
+    _check_range("guidance_scale", guidance_scale, 0, MAX_GUIDANCE_SCALE)
     generator = torch.Generator().manual_seed(seed)
     noise = draw_noise(checkpoint, generator)
-    encoded_source = encode_image(checkpoint, source)
-    encoded_driving = encode_image(checkpoint, driving)
-    conditioning = swap_conditioning(
-        checkpoint,
-        encoded_source,
-        encoded_driving,
-        sample_posterior(checkpoint, encoded_source, noise.source_posterior),
-        sample_posterior(checkpoint, encoded_driving, noise.driving_posterior),
-        guided=guidance_scale > 1,
-    )
     latents = denoise(
         checkpoint,
-        conditioning,
+        condition(noise),
         noise.initial,
         generator,
         steps=steps,
@@ -102,12 +113,6 @@ def swap_face(
         on_step=on_step,
     )
     return decode_face(checkpoint, latents)
-
-
-def _check_sampling(seed: int, steps: int, guidance_scale: float) -> None:
-    _check_range("seed", seed, 0, MAX_SEED)
-    _check_range("steps", steps, 1, MAX_STEPS)
-    _check_range("guidance_scale", guidance_scale, 0, MAX_GUIDANCE_SCALE)
 
 
 def _check_range(name: str, number: float, lowest: float, highest: float) -> None:
