@@ -142,7 +142,7 @@ class FaceFinder:
 
     `threshold`, above 0 and below 1, is the score from which a find is returned; `threads` is what each
     network computes with. Raises ParameterError for a threshold outside of that. What the threshold trades,
-    by bench/bench_detection.py: how many of 50 hard portraits are found at 500, 250, 120 and 60 pixels, and
+    by bench/detection.py: how many of 50 hard portraits are found at 500, 250, 120 and 60 pixels, and
     how many finds are wrong in 26 photos almost without faces, over half of them in a field of galaxies.
 
     0.3: 49, 50, 50, 50 and 58 wrong
@@ -216,8 +216,18 @@ class FaceFinder:
         if mesh.presence >= PRESENT:
             return _Find(score + (1 - score) * score * mesh.presence, second, mesh)
         # Half of a face, or one under a hat, still looks like one when moved a little; texture does not.
-        more = [self._closely(photo, second, width, tilt) for width in OTHER_WIDTHS for tilt in TILTS]
-        return _Find(sum(look.score for look in more if look) / len(more), second, None)
+        return _Find(self._mean_of_more_looks(photo, second), second, None)
+
+    def _mean_of_more_looks(self, photo: Pyramid, face: Sighting) -> float:
+        """Return the mean score of looks at other widths and tilts, 0 once it cannot reach the threshold."""
+        looks = [(width, tilt) for width in OTHER_WIDTHS for tilt in TILTS]
+        total = 0.0
+        for done, (width, tilt) in enumerate(looks, start=1):
+            look = self._closely(photo, face, width, tilt)
+            total += look.score if look else 0.0
+            if total + (len(looks) - done) < self._threshold * len(looks):
+                return 0.0
+        return total / len(looks)
 
     def _closely(self, photo: Pyramid, face: Sighting, width: float, tilt: float) -> Sighting | None:
         """Return what is seen of a face shown upright at a width in the tile's pixels, tilted by radians."""
