@@ -76,8 +76,8 @@ def print_times(kind: str) -> None:
     pasted = time.perf_counter()
     counted = score(group.truths, faces)
     print(
-        f"12 megapixels, {kind} behind: {counted.found} of {counted.expected} faces found (60 to 330 px wide) and "
-        f"{counted.false} others, crops of {SIZE} px"
+        f"12 megapixels, {kind} behind: {counted.found} of {counted.expected} faces found "
+        f"(60 to 330 px wide) and {counted.false} others, crops of {SIZE} px"
     )
     print(
         f"finding {found - started:.2f} s, aligning {aligned - found:.2f} s, "
