@@ -35,6 +35,11 @@ class Status(StrEnum):
     FAILED = "failed"
     CANCELED = "canceled"
 
+    @property
+    def final(self) -> bool:
+        """Whether the job has ended."""
+        return self not in {Status.QUEUED, Status.RUNNING}
+
 
 class Sampler(StrEnum):
     """How the noise is removed; `ddpm` is the paper's."""

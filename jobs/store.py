@@ -5,6 +5,7 @@ Under `face-anon:`:
 - `job:{id}` hash: `request`, `started_at`, `progress` and `outcome`, JSON each
 - `upload:{id}:{name}`, `result:{id}`: the bytes of pictures; every one of them expires
 - `workers` hash: the model each live worker has loaded; a field expires unless its worker renews it
+- `changes:{id}` channel: a message at each change of a job, for `jobs.changes`
 
 RQ owns the queue and the job's execution under `rq:`; of a job it knows only the id.
 """
@@ -16,11 +17,15 @@ from datetime import UTC, datetime
 
 from redis import Redis
 from redis.backoff import ExponentialBackoff
+from redis.client import Pipeline
 from redis.retry import Retry as RedisRetry
 from rq import Queue, Retry
+from rq.executions import ExecutionRegistry
+from rq.job import Job
+from rq.results import Result
 from rq.serializers import JSONSerializer
 
-from jobs.contract import UPLOADS, JobRequest, Model, Outcome, Problem, Progress, Status
+from jobs.contract import UPLOADS, JobRequest, Kind, Model, Outcome, Problem, Progress, Status
 
 QUEUE_NAME = "face-anon"
 RUN_JOB = "worker.run.run_job"
@@ -29,17 +34,33 @@ RUN_JOB = "worker.run.run_job"
 LEASE_SECONDS = 15
 """How long a worker counts as alive after it was last heard of."""
 
-# Publishes the outcome of a job that still exists and has none, and erases its uploads; returns 1 if it did.
-# KEYS: job, result, uploads...; ARGV: outcome, picture ("" for none), seconds to keep both
-_PUBLISH = """
-if redis.call('EXISTS', KEYS[1]) == 1 and redis.call('HSETNX', KEYS[1], 'outcome', ARGV[1]) == 1 then
-  redis.call('EXPIRE', KEYS[1], ARGV[3])
-  if ARGV[2] ~= '' then redis.call('SET', KEYS[2], ARGV[2], 'EX', ARGV[3]) end
-  redis.call('DEL', unpack(KEYS, 3))
-  return 1
+CHANGES = "face-anon:changes:"
+"""What the channels of jobs begin with; the rest is the job's id, or `QUEUE_TOPIC`."""
+QUEUE_TOPIC = "queue"
+"""Says that a job left the queue, so that the others moved up."""
+
+# Sets a field of a job that exists and has not ended, and tells who watches; returns 1 if it did.
+# KEYS: job; ARGV: field, value, channel
+_CHANGE = """
+if redis.call('HEXISTS', KEYS[1], 'request') == 0 or redis.call('HEXISTS', KEYS[1], 'outcome') == 1 then
+  return 0
 end
+redis.call('HSET', KEYS[1], ARGV[1], ARGV[2])
+redis.call('PUBLISH', ARGV[3], ARGV[1])
+return 1
+"""
+
+# Publishes the outcome of a job that still exists and has none, and erases its uploads; returns 1 if it did.
+# KEYS: job, result, uploads...; ARGV: outcome, picture ("" for none), seconds to keep both, channel
+_PUBLISH = """
 redis.call('DEL', unpack(KEYS, 3))
-return 0
+if redis.call('EXISTS', KEYS[1]) == 0 or redis.call('HSETNX', KEYS[1], 'outcome', ARGV[1]) == 0 then
+  return 0
+end
+redis.call('EXPIRE', KEYS[1], ARGV[3])
+if ARGV[2] ~= '' then redis.call('SET', KEYS[2], ARGV[2], 'EX', ARGV[3]) end
+redis.call('PUBLISH', ARGV[4], 'outcome')
+return 1
 """
 
 
@@ -70,6 +91,7 @@ class JobStore:
         """Work on `redis`, a client that returns bytes."""
         self._redis = redis
         self._queue = Queue(QUEUE_NAME, connection=redis, serializer=JSONSerializer)
+        self._change = redis.register_script(_CHANGE)
         self._publish = redis.register_script(_PUBLISH)
 
     @property
@@ -134,6 +156,34 @@ class JobStore:
         picture: bytes | None = self._redis.get(_result_key(job_id))  # type: ignore[assignment]
         return picture
 
+    def cancel(self, job_id: str) -> None:
+        """End a job as canceled and erase its uploads; a worker that runs it stops at its next step.
+
+        Nothing happens to a job that has ended, or where there is none.
+        """
+        job = self.read(job_id)
+        if job is None or job.status.final:
+            return
+        outcome = Outcome(status=Status.CANCELED, finished_at=datetime.now(UTC))
+        if self.publish(job.request, outcome, None):
+            with self._redis.pipeline(transaction=True) as pipeline:
+                self._forget_execution(pipeline, job_id)
+                pipeline.execute()
+
+    def delete(self, job_id: str) -> bool:
+        """Erase a job with everything that belongs to it, whatever its state; False where there is none.
+
+        A worker that runs it stops at its next step, and can bring nothing of it back.
+        """
+        uploads = [_upload_key(job_id, name) for kind in Kind for name in UPLOADS[kind]]
+        with self._redis.pipeline(transaction=True) as pipeline:
+            pipeline.delete(_job_key(job_id))
+            pipeline.delete(_result_key(job_id), *uploads)
+            self._forget_execution(pipeline, job_id)
+            pipeline.publish(f"{CHANGES}{job_id}", "deleted")
+            deleted, *_ = pipeline.execute()
+        return bool(deleted)
+
     def queued(self) -> int:
         """Return how many jobs wait for a worker."""
         return self._redis.llen(self._queue.key)
@@ -166,13 +216,20 @@ class JobStore:
         request = JobRequest.model_validate_json(fields[b"request"])
         names = UPLOADS[request.kind]
         uploads: list[bytes | None] = self._redis.mget([_upload_key(job_id, name) for name in names])  # type: ignore[assignment]
-        self._redis.hset(_job_key(job_id), "started_at", datetime.now(UTC).isoformat())
+        if not self._set(job_id, "started_at", datetime.now(UTC).isoformat()):
+            return None
+        self._redis.publish(f"{CHANGES}{QUEUE_TOPIC}", job_id)
         pictures = [upload for upload in uploads if upload is not None]
         return request, pictures if len(pictures) == len(names) else None
 
-    def report(self, job_id: str, progress: Progress) -> None:
-        """Let callers see how far a running job is."""
-        self._redis.hset(_job_key(job_id), "progress", progress.model_dump_json())
+    def report(self, job_id: str, progress: Progress) -> bool:
+        """Let callers see how far a running job is; False where it was canceled or is gone."""
+        return self._set(job_id, "progress", progress.model_dump_json())
+
+    def is_wanted(self, job_id: str) -> bool:
+        """Tell whether a started job is still to be done: False where it was canceled or is gone."""
+        started_at, outcome = self._redis.hmget(_job_key(job_id), ["started_at", "outcome"])
+        return started_at is not None and outcome is None
 
     def publish(self, request: JobRequest, outcome: Outcome, picture: bytes | None) -> bool:
         """End a job, once, and erase its uploads; False where it had ended before or is gone."""
@@ -182,8 +239,24 @@ class JobStore:
             outcome.model_dump_json(),
             picture or b"",
             request.limits.keep_seconds,
+            f"{CHANGES}{request.id}",
         ]
         return bool(self._publish(keys=keys, args=arguments))
+
+    def _set(self, job_id: str, field: str, value: str) -> bool:
+        return bool(self._change(keys=[_job_key(job_id)], args=[field, value, f"{CHANGES}{job_id}"]))
+
+    def _forget_execution(self, pipeline: Pipeline, job_id: str) -> None:
+        """Take a job out of RQ's queue and erase what RQ keeps of it.
+
+        A worker that runs it finds that out at its next step; RQ copes with a job deleted while it runs.
+        """
+        pipeline.lrem(self._queue.key, 1, job_id)
+        pipeline.zrem(self._queue.failed_job_registry.key, job_id)
+        execution = ExecutionRegistry(job_id, self._redis)
+        result_key: str = Result.get_key(job_id)  # type: ignore[no-untyped-call]
+        pipeline.delete(Job.key_for(job_id), result_key, execution.key)
+        pipeline.publish(f"{CHANGES}{QUEUE_TOPIC}", job_id)
 
 
 _WORKERS = "face-anon:workers"

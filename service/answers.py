@@ -37,6 +37,7 @@ class Links(BaseModel):
 
     self: str
     result: str
+    cancel: str
 
 
 class JobAnswer(BaseModel):
@@ -70,7 +71,8 @@ def job_answer(job: JobRecord, models: list[Model], base: str) -> JobAnswer:
     model = outcome.model if outcome else None
     model = model or (models[0] if models else None)
     request = job.request
-    links = Links(self=f"{base}/jobs/{request.id}", result=f"{base}/jobs/{request.id}/result")
+    self_link = f"{base}/jobs/{request.id}"
+    links = Links(self=self_link, result=f"{self_link}/result", cancel=f"{self_link}/cancel")
     picture = outcome.result if outcome else None
     return JobAnswer(
         id=request.id,

@@ -1,7 +1,7 @@
-"""The HTTP endpoints: from an upload to a queued job, and from a job to its picture.
+"""The HTTP endpoints that make jobs, from an upload to a queued job, and the app that holds all endpoints.
 
-`service.main` runs the app; `service.uploads` checks pictures, `jobs.store` keeps jobs and
-`service.answers` describes them.
+`service.main` runs it; `service.uploads` checks pictures, `jobs.store` keeps jobs and
+`service.job_endpoints` has what comes after a job was accepted.
 """
 
 import secrets
@@ -11,22 +11,22 @@ from typing import Annotated
 from uuid import uuid4
 
 import pi_heif
-from fastapi import FastAPI, File, Form, Request, Response, UploadFile
+from fastapi import FastAPI, File, Form, Request, UploadFile
 from fastapi.responses import JSONResponse
 from PIL import Image
 from pydantic import BaseModel, Field
 from starlette.formparsers import MultiPartParser
 
-from jobs.contract import Faces, JobRequest, Kind, Limits, Parameters, PictureFormat, Sampler, Status
-from jobs.store import JobRecord, JobStore
-from service.answers import JobAnswer, job_answer
+from jobs.contract import Faces, JobRequest, Kind, Limits, Parameters, PictureFormat, Sampler
+from jobs.store import JobStore
+from service.answers import JobAnswer
 from service.body_limit import BodyLimit
+from service.job_endpoints import POLL_SECONDS, describe_job, job_routes, known_job
 from service.problems import ProblemError, describe, install, retry_later
 from service.settings import Settings
 from service.uploads import check_upload
 
 MAX_SEED = 2**63 - 1
-POLL_SECONDS = 1
 ROOM_FOR_FIELDS = 64 * 1024
 
 Picture = Annotated[UploadFile, File()]
@@ -82,9 +82,6 @@ def create_app(store: JobStore, settings: Settings) -> FastAPI:
             field, upload, max_bytes=settings.max_upload_bytes, max_pixels=settings.max_pixels
         )
 
-    def describe_job(request: Request, job: JobRecord) -> JobAnswer:
-        return job_answer(job, store.models(), request.scope.get("root_path", ""))
-
     def accept(
         request: Request,
         kind: Kind,
@@ -109,7 +106,7 @@ def create_app(store: JobStore, settings: Settings) -> FastAPI:
             waiting_seconds=settings.waiting_seconds,
             run_seconds=settings.run_seconds,
         )
-        answer = describe_job(request, _known(store, job_request.id))
+        answer = describe_job(store, known_job(store, job_request.id), request)
         return JSONResponse(
             answer.model_dump(mode="json"),
             HTTPStatus.ACCEPTED,
@@ -183,42 +180,7 @@ def create_app(store: JobStore, settings: Settings) -> FastAPI:
         pictures = {"source": source_upload, "driving": driving_upload}
         return accept(request, Kind.SWAP, pictures, parameters, reference)
 
-    @app.get(
-        "/jobs/{job_id}",
-        response_model=JobAnswer,
-        responses=describe(HTTPStatus.NOT_FOUND, HTTPStatus.SERVICE_UNAVAILABLE),
-        summary="The job as it stands",
-    )
-    def get_job(request: Request, response: Response, job_id: str) -> JobAnswer:
-        """Return the job; `Retry-After` says when to ask again while it is not finished."""
-        job = _known(store, job_id)
-        if job.status in {Status.QUEUED, Status.RUNNING}:
-            response.headers["Retry-After"] = str(POLL_SECONDS)
-        return describe_job(request, job)
-
-    @app.get(
-        "/jobs/{job_id}/result",
-        response_class=Response,
-        responses={
-            200: {"content": {f.media_type: {} for f in PictureFormat}, "description": "The picture."},
-            **describe(
-                HTTPStatus.NOT_FOUND, HTTPStatus.CONFLICT, HTTPStatus.GONE, HTTPStatus.SERVICE_UNAVAILABLE
-            ),
-        },
-        summary="The finished picture",
-    )
-    def get_result(job_id: str) -> Response:
-        """Return the bytes of the picture, never stored by caches."""
-        job = _known(store, job_id)
-        if job.status is not Status.SUCCEEDED or job.outcome is None or job.outcome.result is None:
-            detail = f"the job is {job.status}: it has no picture"
-            raise ProblemError(HTTPStatus.CONFLICT, f"job_{job.status}", detail)
-        picture = store.result(job_id)
-        if picture is None:
-            raise ProblemError(HTTPStatus.GONE, "result_expired", "the picture has expired")
-        return Response(
-            picture, media_type=job.outcome.result.media_type, headers={"Cache-Control": "no-store"}
-        )
+    app.include_router(job_routes(store))
 
     @app.get("/healthz", summary="The process lives")
     def healthz() -> Health:
@@ -239,13 +201,6 @@ def create_app(store: JobStore, settings: Settings) -> FastAPI:
         return Health(status="ready")
 
     return app
-
-
-def _known(store: JobStore, job_id: str) -> JobRecord:
-    job = store.read(job_id)
-    if job is None:
-        raise ProblemError(HTTPStatus.NOT_FOUND, "job_not_found", "there is no such job, or no more")
-    return job
 
 
 def _drawn(seed: int | None) -> int:

@@ -314,6 +314,7 @@ def test_health_readiness_and_the_contract(api: httpx.Client) -> None:
         "/swap",
         "/jobs/{job_id}",
         "/jobs/{job_id}/result",
+        "/jobs/{job_id}/cancel",
         "/healthz",
         "/readyz",
     }
