@@ -10,7 +10,6 @@ Under `face-anon:`:
 RQ owns the queue and the job's execution under `rq:`; of a job it knows only the id.
 """
 
-import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -131,10 +130,10 @@ class JobStore:
         """Return the job as it stands; None where there is none, or none any more."""
         with self._redis.pipeline(transaction=True) as pipeline:
             pipeline.hgetall(_job_key(job_id))
-            pipeline.ttl(_job_key(job_id))
+            pipeline.expiretime(_job_key(job_id))
             pipeline.hget(f"rq:job:{job_id}", "status")
             pipeline.lpos(self._queue.key, job_id)
-            fields, ttl, execution, index = pipeline.execute()
+            fields, expires_at, execution, index = pipeline.execute()
         if b"request" not in fields:
             return None
         outcome = Outcome.model_validate_json(fields[b"outcome"]) if b"outcome" in fields else None
@@ -148,7 +147,7 @@ class JobStore:
             progress=Progress.model_validate_json(progress) if progress else None,
             outcome=outcome or (_worker_lost() if status is Status.FAILED else None),
             position=index + 1 if status is Status.QUEUED and index is not None else None,
-            expires_at=datetime.fromtimestamp(int(time.time()) + ttl, UTC),
+            expires_at=datetime.fromtimestamp(expires_at, UTC),
         )
 
     def result(self, job_id: str) -> bytes | None:

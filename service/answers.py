@@ -37,6 +37,7 @@ class Links(BaseModel):
 
     self: str
     result: str
+    events: str
     cancel: str
 
 
@@ -72,7 +73,12 @@ def job_answer(job: JobRecord, models: list[Model], base: str) -> JobAnswer:
     model = model or (models[0] if models else None)
     request = job.request
     self_link = f"{base}/jobs/{request.id}"
-    links = Links(self=self_link, result=f"{self_link}/result", cancel=f"{self_link}/cancel")
+    links = Links(
+        self=self_link,
+        result=f"{self_link}/result",
+        events=f"{self_link}/events",
+        cancel=f"{self_link}/cancel",
+    )
     picture = outcome.result if outcome else None
     return JobAnswer(
         id=request.id,

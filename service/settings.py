@@ -18,3 +18,6 @@ class Settings(BaseSettings):
     result_seconds: int = Field(default=3600, ge=1, description="How long a finished job and picture stay.")
     waiting_seconds: int = Field(default=6 * 3600, ge=1, description="How long an unfinished job stays.")
     run_seconds: int = Field(default=3600, ge=1, description="How long a job may run.")
+    heartbeat_seconds: float = Field(
+        default=15, gt=0, description="How often an event stream without a change says that it lives."
+    )
