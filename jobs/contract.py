@@ -90,7 +90,8 @@ class Limits(_Value):
 
     max_pixels: int = Field(ge=1)
     max_faces: int = Field(ge=1, description="More faces than that are covered, the smallest first.")
-    keep_seconds: int = Field(ge=1, description="How long the finished job and its picture are kept.")
+    result_seconds: int = Field(ge=1, description="How long the picture is kept.")
+    record_seconds: int = Field(ge=1, description="How long the finished job is kept.")
 
 
 class JobRequest(_Value):

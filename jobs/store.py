@@ -50,15 +50,16 @@ return 1
 """
 
 # Publishes the outcome of a job that still exists and has none, and erases its uploads; returns 1 if it did.
-# KEYS: job, result, uploads...; ARGV: outcome, picture ("" for none), seconds to keep both, channel
+# KEYS: job, result, uploads...
+# ARGV: outcome, seconds to keep it, picture ("" for none), seconds to keep that, channel
 _PUBLISH = """
 redis.call('DEL', unpack(KEYS, 3))
 if redis.call('EXISTS', KEYS[1]) == 0 or redis.call('HSETNX', KEYS[1], 'outcome', ARGV[1]) == 0 then
   return 0
 end
-redis.call('EXPIRE', KEYS[1], ARGV[3])
-if ARGV[2] ~= '' then redis.call('SET', KEYS[2], ARGV[2], 'EX', ARGV[3]) end
-redis.call('PUBLISH', ARGV[4], 'outcome')
+redis.call('EXPIRE', KEYS[1], ARGV[2])
+if ARGV[3] ~= '' then redis.call('SET', KEYS[2], ARGV[3], 'EX', ARGV[4]) end
+redis.call('PUBLISH', ARGV[5], 'outcome')
 return 1
 """
 
@@ -120,7 +121,7 @@ class JobStore:
                 description=f"{request.kind} {request.id}",
                 timeout=run_seconds,
                 result_ttl=0,  # the outcome is in our own record
-                failure_ttl=request.limits.keep_seconds,
+                failure_ttl=request.limits.record_seconds,
                 retry=Retry(max=2),  # RQ puts a dead worker's job back only while retries are left
             )
             self._queue.enqueue_many([execution], pipeline=pipeline)
@@ -236,8 +237,9 @@ class JobStore:
         keys = [_job_key(request.id), _result_key(request.id), *uploads]
         arguments: list[str | bytes | int] = [
             outcome.model_dump_json(),
+            request.limits.record_seconds,
             picture or b"",
-            request.limits.keep_seconds,
+            request.limits.result_seconds,
             f"{CHANGES}{request.id}",
         ]
         return bool(self._publish(keys=keys, args=arguments))

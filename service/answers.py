@@ -1,6 +1,6 @@
 """The job as callers see it: the JSON of `API.md`, made from a `JobRecord`."""
 
-from datetime import datetime
+from datetime import datetime, timedelta
 
 from pydantic import BaseModel, Field
 
@@ -19,6 +19,7 @@ class ResultAnswer(BaseModel):
     """The finished picture: where it is, and what became of each face."""
 
     url: str
+    expires_at: datetime = Field(description="From then on the picture is a `410`, while the job is known.")
     media_type: str
     width: int
     height: int
@@ -52,7 +53,9 @@ class JobAnswer(BaseModel):
     created_at: datetime
     started_at: datetime | None
     finished_at: datetime | None
-    expires_at: datetime
+    expires_at: datetime = Field(
+        description="From then on the job is a `404`. Of a job that has not ended: when it is given up."
+    )
     parameters: Parameters
     reference: str | None
     result: ResultAnswer | None
@@ -79,7 +82,6 @@ def job_answer(job: JobRecord, models: list[Model], base: str) -> JobAnswer:
         events=f"{self_link}/events",
         cancel=f"{self_link}/cancel",
     )
-    picture = outcome.result if outcome else None
     return JobAnswer(
         id=request.id,
         kind=request.kind,
@@ -92,13 +94,20 @@ def job_answer(job: JobRecord, models: list[Model], base: str) -> JobAnswer:
         expires_at=job.expires_at,
         parameters=request.parameters,
         reference=request.reference,
-        result=ResultAnswer(url=links.result, **picture.model_dump()) if picture else None,
+        result=_result_answer(job, links.result),
         timings=outcome.timings if outcome else Timings(),
         model=ModelAnswer(name=model.name, revision=model.revision) if model else None,
         warnings=[*_warnings(request.parameters, model), *(outcome.warnings if outcome else [])],
         error=outcome.error if outcome else None,
         links=links,
     )
+
+
+def _result_answer(job: JobRecord, url: str) -> ResultAnswer | None:
+    if job.outcome is None or job.outcome.result is None:
+        return None
+    expires_at = job.outcome.finished_at + timedelta(seconds=job.request.limits.result_seconds)
+    return ResultAnswer(url=url, expires_at=expires_at, **job.outcome.result.model_dump())
 
 
 def _warnings(parameters: Parameters, model: Model | None) -> list[str]:

@@ -65,7 +65,10 @@ def submission_routes(store: JobStore, changes: Changes, settings: Settings) -> 
     """Return the endpoints that put jobs into `store`."""
     routes = APIRouter()
     limits = Limits(
-        max_pixels=settings.max_pixels, max_faces=settings.max_faces, keep_seconds=settings.result_seconds
+        max_pixels=settings.max_pixels,
+        max_faces=settings.max_faces,
+        result_seconds=settings.result_seconds,
+        record_seconds=max(settings.record_seconds, settings.result_seconds),
     )
 
     def check(field: str, upload: bytes) -> PictureFormat:
