@@ -94,6 +94,13 @@ class Limits(_Value):
     record_seconds: int = Field(ge=1, description="How long the finished job is kept.")
 
 
+class Idempotency(_Value):
+    """What tells a request that was sent again from another one; digests, never what the caller sent."""
+
+    key: str = Field(description="SHA-256 of the caller's key.")
+    fingerprint: str = Field(description="SHA-256 of every field and picture of the request.")
+
+
 class JobRequest(_Value):
     """A job as the service queues it. The pictures lie beside it, under keys of their own."""
 
@@ -103,6 +110,7 @@ class JobRequest(_Value):
     reference: str | None
     created_at: datetime
     limits: Limits
+    idempotency: Idempotency | None = None
 
 
 class Progress(_Value):

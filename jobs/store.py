@@ -4,6 +4,7 @@ worker fetches, reports and publishes.
 Under `face-anon:`:
 - `job:{id}` hash: `request`, `started_at`, `progress` and `outcome`, JSON each
 - `upload:{id}:{name}`, `result:{id}`: the bytes of pictures; every one of them expires
+- `idempotency:{digest}`: the id of the job that a caller's key made, for as long as there is the job
 - `workers` hash: the model each live worker has loaded; a field expires unless its worker renews it
 - `changes:{id}` channel: a message at each change of a job, for `jobs.changes`
 
@@ -17,6 +18,7 @@ from datetime import UTC, datetime
 from redis import Redis
 from redis.backoff import ExponentialBackoff
 from redis.client import Pipeline
+from redis.exceptions import WatchError
 from redis.retry import Retry as RedisRetry
 from rq import Queue, Retry
 from rq.executions import ExecutionRegistry
@@ -24,7 +26,7 @@ from rq.job import Job
 from rq.results import Result
 from rq.serializers import JSONSerializer
 
-from jobs.contract import UPLOADS, JobRequest, Kind, Model, Outcome, Problem, Progress, Status
+from jobs.contract import UPLOADS, Idempotency, JobRequest, Model, Outcome, Problem, Progress, Status
 
 QUEUE_NAME = "face-anon"
 RUN_JOB = "worker.run.run_job"
@@ -50,14 +52,15 @@ return 1
 """
 
 # Publishes the outcome of a job that still exists and has none, and erases its uploads; returns 1 if it did.
-# KEYS: job, result, uploads...
+# KEYS: job, result, idempotency (or job again), uploads...
 # ARGV: outcome, seconds to keep it, picture ("" for none), seconds to keep that, channel
 _PUBLISH = """
-redis.call('DEL', unpack(KEYS, 3))
+redis.call('DEL', unpack(KEYS, 4))
 if redis.call('EXISTS', KEYS[1]) == 0 or redis.call('HSETNX', KEYS[1], 'outcome', ARGV[1]) == 0 then
   return 0
 end
 redis.call('EXPIRE', KEYS[1], ARGV[2])
+redis.call('EXPIRE', KEYS[3], ARGV[2])
 if ARGV[3] ~= '' then redis.call('SET', KEYS[2], ARGV[3], 'EX', ARGV[4]) end
 redis.call('PUBLISH', ARGV[5], 'outcome')
 return 1
@@ -103,29 +106,33 @@ class JobStore:
 
     def submit(
         self, request: JobRequest, pictures: Mapping[str, bytes], *, waiting_seconds: int, run_seconds: int
-    ) -> None:
+    ) -> JobRequest:
         """Store the request and its pictures, by name, and queue it: all of it or nothing.
 
+        Returns the request, or the earlier one with the same idempotency key where its job still exists.
         A job that has not ended after `waiting_seconds` is gone, with its uploads; it may run for
         `run_seconds`.
         """
         with self._redis.pipeline(transaction=True) as pipeline:
-            pipeline.hset(_job_key(request.id), mapping={"request": request.model_dump_json()})
-            pipeline.expire(_job_key(request.id), waiting_seconds)
-            for name, picture in pictures.items():
-                pipeline.set(_upload_key(request.id, name), picture, ex=waiting_seconds)
-            execution = Queue.prepare_data(
-                RUN_JOB,
-                args=(request.id,),
-                job_id=request.id,
-                description=f"{request.kind} {request.id}",
-                timeout=run_seconds,
-                result_ttl=0,  # the outcome is in our own record
-                failure_ttl=request.limits.record_seconds,
-                retry=Retry(max=2),  # RQ puts a dead worker's job back only while retries are left
-            )
-            self._queue.enqueue_many([execution], pipeline=pipeline)
-            pipeline.execute()
+            while True:
+                try:
+                    if request.idempotency:
+                        pipeline.watch(_idempotency_key(request.idempotency))  # type: ignore[no-untyped-call]
+                        if earlier := self.earlier(request.idempotency):
+                            return earlier
+                        pipeline.multi()
+                        pipeline.set(_idempotency_key(request.idempotency), request.id, ex=waiting_seconds)
+                    self._enqueue(pipeline, request, pictures, waiting_seconds, run_seconds)
+                    pipeline.execute()
+                except WatchError:  # somebody else has just made the job: look again
+                    continue
+                return request
+
+    def earlier(self, idempotency: Idempotency) -> JobRequest | None:
+        """Return the request that was made with this key, where its job still exists."""
+        job_id: bytes | None = self._redis.get(_idempotency_key(idempotency))  # type: ignore[assignment]
+        request = self._redis.hget(_job_key(job_id.decode()), "request") if job_id else None
+        return JobRequest.model_validate_json(request) if request else None
 
     def read(self, job_id: str) -> JobRecord | None:
         """Return the job as it stands; None where there is none, or none any more."""
@@ -175,10 +182,17 @@ class JobStore:
 
         A worker that runs it stops at its next step, and can bring nothing of it back.
         """
-        uploads = [_upload_key(job_id, name) for kind in Kind for name in UPLOADS[kind]]
+        record = self._redis.hget(_job_key(job_id), "request")
+        if record is None:
+            return False
+        request = JobRequest.model_validate_json(record)
         with self._redis.pipeline(transaction=True) as pipeline:
             pipeline.delete(_job_key(job_id))
-            pipeline.delete(_result_key(job_id), *uploads)
+            pipeline.delete(
+                _result_key(job_id), *(_upload_key(job_id, name) for name in UPLOADS[request.kind])
+            )
+            if request.idempotency:
+                pipeline.delete(_idempotency_key(request.idempotency))
             self._forget_execution(pipeline, job_id)
             pipeline.publish(f"{CHANGES}{job_id}", "deleted")
             deleted, *_ = pipeline.execute()
@@ -234,7 +248,9 @@ class JobStore:
     def publish(self, request: JobRequest, outcome: Outcome, picture: bytes | None) -> bool:
         """End a job, once, and erase its uploads; False where it had ended before or is gone."""
         uploads = [_upload_key(request.id, name) for name in UPLOADS[request.kind]]
-        keys = [_job_key(request.id), _result_key(request.id), *uploads]
+        repeated = request.idempotency
+        same_life = _idempotency_key(repeated) if repeated else _job_key(request.id)
+        keys = [_job_key(request.id), _result_key(request.id), same_life, *uploads]
         arguments: list[str | bytes | int] = [
             outcome.model_dump_json(),
             request.limits.record_seconds,
@@ -243,6 +259,30 @@ class JobStore:
             f"{CHANGES}{request.id}",
         ]
         return bool(self._publish(keys=keys, args=arguments))
+
+    def _enqueue(
+        self,
+        pipeline: Pipeline,
+        request: JobRequest,
+        pictures: Mapping[str, bytes],
+        waiting_seconds: int,
+        run_seconds: int,
+    ) -> None:
+        pipeline.hset(_job_key(request.id), mapping={"request": request.model_dump_json()})
+        pipeline.expire(_job_key(request.id), waiting_seconds)
+        for name, picture in pictures.items():
+            pipeline.set(_upload_key(request.id, name), picture, ex=waiting_seconds)
+        execution = Queue.prepare_data(
+            RUN_JOB,
+            args=(request.id,),
+            job_id=request.id,
+            description=f"{request.kind} {request.id}",
+            timeout=run_seconds,
+            result_ttl=0,  # the outcome is in our own record
+            failure_ttl=request.limits.record_seconds,
+            retry=Retry(max=2),  # RQ puts a dead worker's job back only while retries are left
+        )
+        self._queue.enqueue_many([execution], pipeline=pipeline)
 
     def _set(self, job_id: str, field: str, value: str) -> bool:
         return bool(self._change(keys=[_job_key(job_id)], args=[field, value, f"{CHANGES}{job_id}"]))
@@ -269,6 +309,10 @@ def _job_key(job_id: str) -> str:
 
 def _upload_key(job_id: str, name: str) -> str:
     return f"face-anon:upload:{job_id}:{name}"
+
+
+def _idempotency_key(idempotency: Idempotency) -> str:
+    return f"face-anon:idempotency:{idempotency.key}"
 
 
 def _result_key(job_id: str) -> str:

@@ -5,6 +5,7 @@
 """
 
 import secrets
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from http import HTTPStatus
 from typing import Annotated, Any
@@ -15,9 +16,10 @@ from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import JSONResponse
 
 from jobs.changes import Changes
-from jobs.contract import Faces, JobRequest, Kind, Limits, Parameters, PictureFormat, Sampler
+from jobs.contract import Faces, Idempotency, JobRequest, Kind, Limits, Parameters, PictureFormat, Sampler
 from jobs.store import JobRecord, JobStore
 from service.answers import JobAnswer
+from service.idempotency import KeyHeader, check_same, idempotency_of
 from service.job_endpoints import POLL_SECONDS, WAIT_HEADERS, describe_job, known_job
 from service.problems import describe, retry_later
 from service.settings import Settings
@@ -40,13 +42,32 @@ FormatField = Annotated[
 ]
 Reference = Annotated[str | None, Form(max_length=200, description="A string of the caller's, echoed.")]
 
-WaitDependency = Annotated[Wait, Depends(requested_wait)]
+
+@dataclass(frozen=True)
+class Call:
+    """What every submission has beside its fields."""
+
+    request: Request
+    wait: Wait
+    idempotency_key: str | None
+
+
+def _call(
+    request: Request,
+    wait: Annotated[Wait, Depends(requested_wait)],
+    idempotency_key: KeyHeader = None,
+) -> Call:
+    return Call(request, wait, idempotency_key)
+
+
+CallDependency = Annotated[Call, Depends(_call)]
 
 SUBMIT_HEADERS = {"Location": {"description": "The job.", "schema": {"type": "string"}}, **WAIT_HEADERS}
 SUBMIT_ANSWERS: dict[int | str, dict[str, Any]] = {
     202: {"description": "The job is queued.", "headers": SUBMIT_HEADERS},
     200: {
-        "description": "The job, which ended while the request waited.",
+        "description": "The finished job: it ended while the request waited, or an earlier request with the "
+        "same `Idempotency-Key` had made it.",
         "model": JobAnswer,
         "headers": SUBMIT_HEADERS,
     },
@@ -81,33 +102,49 @@ def submission_routes(store: JobStore, changes: Changes, settings: Settings) -> 
         pictures: dict[str, bytes],
         parameters: Parameters,
         reference: str | None,
+        idempotency: Idempotency | None,
     ) -> str:
-        if store.queued() >= settings.max_queued_jobs:
-            detail = f"{settings.max_queued_jobs} jobs are waiting, the limit; try again later"
-            raise retry_later(HTTPStatus.TOO_MANY_REQUESTS, "queue_full", detail)
-        job_request = JobRequest(
-            id=uuid4().hex,
-            kind=kind,
-            parameters=parameters,
-            reference=reference,
-            created_at=datetime.now(UTC),
-            limits=limits,
-        )
-        store.submit(
-            job_request,
-            pictures,
-            waiting_seconds=settings.waiting_seconds,
-            run_seconds=settings.run_seconds,
-        )
-        return job_request.id
+        request = store.earlier(idempotency) if idempotency else None
+        if request is None:
+            if store.queued() >= settings.max_queued_jobs:
+                detail = f"{settings.max_queued_jobs} jobs are waiting, the limit; try again later"
+                raise retry_later(HTTPStatus.TOO_MANY_REQUESTS, "queue_full", detail)
+            request = store.submit(
+                JobRequest(
+                    id=uuid4().hex,
+                    kind=kind,
+                    parameters=parameters,
+                    reference=reference,
+                    created_at=datetime.now(UTC),
+                    limits=limits,
+                    idempotency=idempotency,
+                ),
+                pictures,
+                waiting_seconds=settings.waiting_seconds,
+                run_seconds=settings.run_seconds,
+            )
+        check_same(request, idempotency)
+        return request.id
 
-    async def answer_job(request: Request, job_id: str, wait: Wait) -> JSONResponse:
+    async def accept(
+        call: Call,
+        kind: Kind,
+        pictures: dict[str, bytes],
+        parameters: Parameters,
+        *,
+        seed_sent: bool,
+        reference: str | None,
+    ) -> JSONResponse:
+        sent = parameters.model_dump_json(exclude=None if seed_sent else {"seed"})
+        idempotency = idempotency_of(call.idempotency_key, f"{kind} {sent} {reference!r}", pictures)
+        job_id = await run_in_threadpool(enqueue, kind, pictures, parameters, reference, idempotency)
+
         async def read() -> JobRecord:
             return await run_in_threadpool(known_job, store, job_id)
 
-        job = await job_at_end(read, changes, job_id, wait.seconds)
-        answer = await run_in_threadpool(describe_job, store, job, request)
-        headers = {"Location": answer.links.self, **wait.headers}
+        job = await job_at_end(read, changes, job_id, call.wait.seconds)
+        answer = await run_in_threadpool(describe_job, store, job, call.request)
+        headers = {"Location": answer.links.self, **call.wait.headers}
         status = HTTPStatus.OK
         if not job.status.final:
             headers["Retry-After"] = str(POLL_SECONDS)
@@ -122,8 +159,7 @@ def submission_routes(store: JobStore, changes: Changes, settings: Settings) -> 
         summary="Replace the faces in a photo",
     )
     async def anonymize(
-        request: Request,
-        wait: WaitDependency,
+        call: CallDependency,
         image: Picture,
         d: Degree = 1.25,
         seed: Seed = None,
@@ -146,8 +182,14 @@ def submission_routes(store: JobStore, changes: Changes, settings: Settings) -> 
             faces=faces,
             format=format or as_sent,
         )
-        job_id = await run_in_threadpool(enqueue, Kind.ANONYMIZE, {"image": upload}, parameters, reference)
-        return await answer_job(request, job_id, wait)
+        return await accept(
+            call,
+            Kind.ANONYMIZE,
+            {"image": upload},
+            parameters,
+            seed_sent=seed is not None,
+            reference=reference,
+        )
 
     @routes.post(
         "/swap",
@@ -157,8 +199,7 @@ def submission_routes(store: JobStore, changes: Changes, settings: Settings) -> 
         summary="Give a face another identity",
     )
     async def swap(
-        request: Request,
-        wait: WaitDependency,
+        call: CallDependency,
         source: Picture,
         driving: Picture,
         seed: Seed = None,
@@ -182,8 +223,9 @@ def submission_routes(store: JobStore, changes: Changes, settings: Settings) -> 
             format=format or as_sent,
         )
         pictures = {"source": source_upload, "driving": driving_upload}
-        job_id = await run_in_threadpool(enqueue, Kind.SWAP, pictures, parameters, reference)
-        return await answer_job(request, job_id, wait)
+        return await accept(
+            call, Kind.SWAP, pictures, parameters, seed_sent=seed is not None, reference=reference
+        )
 
     return routes
 
