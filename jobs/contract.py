@@ -35,6 +35,11 @@ class Status(StrEnum):
     FAILED = "failed"
     CANCELED = "canceled"
 
+    @property
+    def final(self) -> bool:
+        """Whether the job has ended."""
+        return self not in {Status.QUEUED, Status.RUNNING}
+
 
 class Sampler(StrEnum):
     """How the noise is removed; `ddpm` is the paper's."""
@@ -85,7 +90,15 @@ class Limits(_Value):
 
     max_pixels: int = Field(ge=1)
     max_faces: int = Field(ge=1, description="More faces than that are covered, the smallest first.")
-    keep_seconds: int = Field(ge=1, description="How long the finished job and its picture are kept.")
+    result_seconds: int = Field(ge=1, description="How long the picture is kept.")
+    record_seconds: int = Field(ge=1, description="How long the finished job is kept.")
+
+
+class Idempotency(_Value):
+    """What tells a request that was sent again from another one; digests, never what the caller sent."""
+
+    key: str = Field(description="SHA-256 of the caller's key.")
+    fingerprint: str = Field(description="SHA-256 of every field and picture of the request.")
 
 
 class JobRequest(_Value):
@@ -97,6 +110,7 @@ class JobRequest(_Value):
     reference: str | None
     created_at: datetime
     limits: Limits
+    idempotency: Idempotency | None = None
 
 
 class Progress(_Value):

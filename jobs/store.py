@@ -4,42 +4,70 @@ worker fetches, reports and publishes.
 Under `face-anon:`:
 - `job:{id}` hash: `request`, `started_at`, `progress` and `outcome`, JSON each
 - `upload:{id}:{name}`, `result:{id}`: the bytes of pictures; every one of them expires
+- `idempotency:{digest}`: the id of the job that a caller's key made, for as long as there is the job
 - `workers` hash: the model each live worker has loaded; a field expires unless its worker renews it
+- `durations` list: how many milliseconds the latest jobs took
+- `changes:{id}` channel: a message at each change of a job, for `jobs.changes`
 
 RQ owns the queue and the job's execution under `rq:`; of a job it knows only the id.
 """
 
-import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from redis import Redis
 from redis.backoff import ExponentialBackoff
+from redis.client import Pipeline
+from redis.exceptions import WatchError
 from redis.retry import Retry as RedisRetry
 from rq import Queue, Retry
+from rq.executions import ExecutionRegistry
+from rq.job import Job
+from rq.results import Result
 from rq.serializers import JSONSerializer
 
-from jobs.contract import UPLOADS, JobRequest, Model, Outcome, Problem, Progress, Status
+from jobs.contract import UPLOADS, Idempotency, JobRequest, Model, Outcome, Problem, Progress, Status, Timings
 
 QUEUE_NAME = "face-anon"
 RUN_JOB = "worker.run.run_job"
 """The function that RQ calls with a job's id, by name: the service does not import the worker."""
 
+RATED_JOBS = 20
+"""From how many of the latest jobs the rate of work is taken, where they ended within the last hour."""
+
 LEASE_SECONDS = 15
 """How long a worker counts as alive after it was last heard of."""
 
-# Publishes the outcome of a job that still exists and has none, and erases its uploads; returns 1 if it did.
-# KEYS: job, result, uploads...; ARGV: outcome, picture ("" for none), seconds to keep both
-_PUBLISH = """
-if redis.call('EXISTS', KEYS[1]) == 1 and redis.call('HSETNX', KEYS[1], 'outcome', ARGV[1]) == 1 then
-  redis.call('EXPIRE', KEYS[1], ARGV[3])
-  if ARGV[2] ~= '' then redis.call('SET', KEYS[2], ARGV[2], 'EX', ARGV[3]) end
-  redis.call('DEL', unpack(KEYS, 3))
-  return 1
+CHANGES = "face-anon:changes:"
+"""What the channels of jobs begin with; the rest is the job's id, or `QUEUE_TOPIC`."""
+QUEUE_TOPIC = "queue"
+"""Says that a job left the queue, so that the others moved up."""
+
+# Sets a field of a job that exists and has not ended, and tells who watches; returns 1 if it did.
+# KEYS: job; ARGV: field, value, channel
+_CHANGE = """
+if redis.call('HEXISTS', KEYS[1], 'request') == 0 or redis.call('HEXISTS', KEYS[1], 'outcome') == 1 then
+  return 0
 end
-redis.call('DEL', unpack(KEYS, 3))
-return 0
+redis.call('HSET', KEYS[1], ARGV[1], ARGV[2])
+redis.call('PUBLISH', ARGV[3], ARGV[1])
+return 1
+"""
+
+# Publishes the outcome of a job that still exists and has none, and erases its uploads; returns 1 if it did.
+# KEYS: job, result, idempotency (or job again), uploads...
+# ARGV: outcome, seconds to keep it, picture ("" for none), seconds to keep that, channel
+_PUBLISH = """
+redis.call('DEL', unpack(KEYS, 4))
+if redis.call('EXISTS', KEYS[1]) == 0 or redis.call('HSETNX', KEYS[1], 'outcome', ARGV[1]) == 0 then
+  return 0
+end
+redis.call('EXPIRE', KEYS[1], ARGV[2])
+redis.call('EXPIRE', KEYS[3], ARGV[2])
+if ARGV[3] ~= '' then redis.call('SET', KEYS[2], ARGV[3], 'EX', ARGV[4]) end
+redis.call('PUBLISH', ARGV[5], 'outcome')
+return 1
 """
 
 
@@ -70,6 +98,7 @@ class JobStore:
         """Work on `redis`, a client that returns bytes."""
         self._redis = redis
         self._queue = Queue(QUEUE_NAME, connection=redis, serializer=JSONSerializer)
+        self._change = redis.register_script(_CHANGE)
         self._publish = redis.register_script(_PUBLISH)
 
     @property
@@ -81,38 +110,42 @@ class JobStore:
 
     def submit(
         self, request: JobRequest, pictures: Mapping[str, bytes], *, waiting_seconds: int, run_seconds: int
-    ) -> None:
+    ) -> JobRequest:
         """Store the request and its pictures, by name, and queue it: all of it or nothing.
 
+        Returns the request, or the earlier one with the same idempotency key where its job still exists.
         A job that has not ended after `waiting_seconds` is gone, with its uploads; it may run for
         `run_seconds`.
         """
         with self._redis.pipeline(transaction=True) as pipeline:
-            pipeline.hset(_job_key(request.id), mapping={"request": request.model_dump_json()})
-            pipeline.expire(_job_key(request.id), waiting_seconds)
-            for name, picture in pictures.items():
-                pipeline.set(_upload_key(request.id, name), picture, ex=waiting_seconds)
-            execution = Queue.prepare_data(
-                RUN_JOB,
-                args=(request.id,),
-                job_id=request.id,
-                description=f"{request.kind} {request.id}",
-                timeout=run_seconds,
-                result_ttl=0,  # the outcome is in our own record
-                failure_ttl=request.limits.keep_seconds,
-                retry=Retry(max=2),  # RQ puts a dead worker's job back only while retries are left
-            )
-            self._queue.enqueue_many([execution], pipeline=pipeline)
-            pipeline.execute()
+            while True:
+                try:
+                    if request.idempotency:
+                        pipeline.watch(_idempotency_key(request.idempotency))  # type: ignore[no-untyped-call]
+                        if earlier := self.earlier(request.idempotency):
+                            return earlier
+                        pipeline.multi()
+                        pipeline.set(_idempotency_key(request.idempotency), request.id, ex=waiting_seconds)
+                    self._enqueue(pipeline, request, pictures, waiting_seconds, run_seconds)
+                    pipeline.execute()
+                except WatchError:  # somebody else has just made the job: look again
+                    continue
+                return request
+
+    def earlier(self, idempotency: Idempotency) -> JobRequest | None:
+        """Return the request that was made with this key, where its job still exists."""
+        job_id: bytes | None = self._redis.get(_idempotency_key(idempotency))  # type: ignore[assignment]
+        request = self._redis.hget(_job_key(job_id.decode()), "request") if job_id else None
+        return JobRequest.model_validate_json(request) if request else None
 
     def read(self, job_id: str) -> JobRecord | None:
         """Return the job as it stands; None where there is none, or none any more."""
         with self._redis.pipeline(transaction=True) as pipeline:
             pipeline.hgetall(_job_key(job_id))
-            pipeline.ttl(_job_key(job_id))
+            pipeline.expiretime(_job_key(job_id))
             pipeline.hget(f"rq:job:{job_id}", "status")
             pipeline.lpos(self._queue.key, job_id)
-            fields, ttl, execution, index = pipeline.execute()
+            fields, expires_at, execution, index = pipeline.execute()
         if b"request" not in fields:
             return None
         outcome = Outcome.model_validate_json(fields[b"outcome"]) if b"outcome" in fields else None
@@ -126,7 +159,7 @@ class JobStore:
             progress=Progress.model_validate_json(progress) if progress else None,
             outcome=outcome or (_worker_lost() if status is Status.FAILED else None),
             position=index + 1 if status is Status.QUEUED and index is not None else None,
-            expires_at=datetime.fromtimestamp(int(time.time()) + ttl, UTC),
+            expires_at=datetime.fromtimestamp(expires_at, UTC),
         )
 
     def result(self, job_id: str) -> bytes | None:
@@ -134,9 +167,58 @@ class JobStore:
         picture: bytes | None = self._redis.get(_result_key(job_id))  # type: ignore[assignment]
         return picture
 
+    def cancel(self, job_id: str) -> None:
+        """End a job as canceled and erase its uploads; a worker that runs it stops at its next step.
+
+        Nothing happens to a job that has ended, or where there is none.
+        """
+        job = self.read(job_id)
+        if job is None or job.status.final:
+            return
+        outcome = Outcome(status=Status.CANCELED, finished_at=datetime.now(UTC))
+        if self.publish(job.request, outcome, None):
+            with self._redis.pipeline(transaction=True) as pipeline:
+                self._forget_execution(pipeline, job_id)
+                pipeline.execute()
+
+    def delete(self, job_id: str) -> bool:
+        """Erase a job with everything that belongs to it, whatever its state; False where there is none.
+
+        A worker that runs it stops at its next step, and can bring nothing of it back.
+        """
+        record = self._redis.hget(_job_key(job_id), "request")
+        if record is None:
+            return False
+        request = JobRequest.model_validate_json(record)
+        with self._redis.pipeline(transaction=True) as pipeline:
+            pipeline.delete(_job_key(job_id))
+            pipeline.delete(
+                _result_key(job_id), *(_upload_key(job_id, name) for name in UPLOADS[request.kind])
+            )
+            if request.idempotency:
+                pipeline.delete(_idempotency_key(request.idempotency))
+            self._forget_execution(pipeline, job_id)
+            pipeline.publish(f"{CHANGES}{job_id}", "deleted")
+            deleted, *_ = pipeline.execute()
+        return bool(deleted)
+
     def queued(self) -> int:
         """Return how many jobs wait for a worker."""
         return self._redis.llen(self._queue.key)
+
+    def eta_seconds(self, position: int) -> float | None:
+        """Return after how long a queued job is likely to start; None while no rate is known.
+
+        `position` jobs end before that, one of which is on average half done, shared by the live workers.
+        """
+        with self._redis.pipeline(transaction=False) as pipeline:
+            pipeline.lrange(_DURATIONS, 0, -1)
+            pipeline.hkeys(_WORKERS)  # HLEN would count workers whose time is over
+            durations, workers = pipeline.execute()
+        if not durations or not workers:
+            return None
+        mean_seconds: float = sum(map(int, durations)) / len(durations) / 1000
+        return round((position - 0.5) * mean_seconds / len(workers), 1)
 
     def models(self) -> list[Model]:
         """Return the model of each live worker that is ready for jobs."""
@@ -166,27 +248,89 @@ class JobStore:
         request = JobRequest.model_validate_json(fields[b"request"])
         names = UPLOADS[request.kind]
         uploads: list[bytes | None] = self._redis.mget([_upload_key(job_id, name) for name in names])  # type: ignore[assignment]
-        self._redis.hset(_job_key(job_id), "started_at", datetime.now(UTC).isoformat())
+        if not self._set(job_id, "started_at", datetime.now(UTC).isoformat()):
+            return None
+        self._redis.publish(f"{CHANGES}{QUEUE_TOPIC}", job_id)
         pictures = [upload for upload in uploads if upload is not None]
         return request, pictures if len(pictures) == len(names) else None
 
-    def report(self, job_id: str, progress: Progress) -> None:
-        """Let callers see how far a running job is."""
-        self._redis.hset(_job_key(job_id), "progress", progress.model_dump_json())
+    def report(self, job_id: str, progress: Progress) -> bool:
+        """Let callers see how far a running job is; False where it was canceled or is gone."""
+        return self._set(job_id, "progress", progress.model_dump_json())
+
+    def is_wanted(self, job_id: str) -> bool:
+        """Tell whether a started job is still to be done: False where it was canceled or is gone."""
+        started_at, outcome = self._redis.hmget(_job_key(job_id), ["started_at", "outcome"])
+        return started_at is not None and outcome is None
 
     def publish(self, request: JobRequest, outcome: Outcome, picture: bytes | None) -> bool:
         """End a job, once, and erase its uploads; False where it had ended before or is gone."""
         uploads = [_upload_key(request.id, name) for name in UPLOADS[request.kind]]
-        keys = [_job_key(request.id), _result_key(request.id), *uploads]
+        repeated = request.idempotency
+        same_life = _idempotency_key(repeated) if repeated else _job_key(request.id)
+        keys = [_job_key(request.id), _result_key(request.id), same_life, *uploads]
         arguments: list[str | bytes | int] = [
             outcome.model_dump_json(),
+            request.limits.record_seconds,
             picture or b"",
-            request.limits.keep_seconds,
+            request.limits.result_seconds,
+            f"{CHANGES}{request.id}",
         ]
-        return bool(self._publish(keys=keys, args=arguments))
+        published = bool(self._publish(keys=keys, args=arguments))
+        if published and outcome.status is Status.SUCCEEDED:
+            self._rate(outcome.timings)
+        return published
+
+    def _rate(self, timings: Timings) -> None:
+        took = (timings.detect_ms or 0) + (timings.sample_ms or 0) + (timings.encode_ms or 0)
+        with self._redis.pipeline(transaction=True) as pipeline:
+            pipeline.lpush(_DURATIONS, took)
+            pipeline.ltrim(_DURATIONS, 0, RATED_JOBS - 1)
+            pipeline.expire(_DURATIONS, 3600)
+            pipeline.execute()
+
+    def _enqueue(
+        self,
+        pipeline: Pipeline,
+        request: JobRequest,
+        pictures: Mapping[str, bytes],
+        waiting_seconds: int,
+        run_seconds: int,
+    ) -> None:
+        pipeline.hset(_job_key(request.id), mapping={"request": request.model_dump_json()})
+        pipeline.expire(_job_key(request.id), waiting_seconds)
+        for name, picture in pictures.items():
+            pipeline.set(_upload_key(request.id, name), picture, ex=waiting_seconds)
+        execution = Queue.prepare_data(
+            RUN_JOB,
+            args=(request.id,),
+            job_id=request.id,
+            description=f"{request.kind} {request.id}",
+            timeout=run_seconds,
+            result_ttl=0,  # the outcome is in our own record
+            failure_ttl=request.limits.record_seconds,
+            retry=Retry(max=2),  # RQ puts a dead worker's job back only while retries are left
+        )
+        self._queue.enqueue_many([execution], pipeline=pipeline)
+
+    def _set(self, job_id: str, field: str, value: str) -> bool:
+        return bool(self._change(keys=[_job_key(job_id)], args=[field, value, f"{CHANGES}{job_id}"]))
+
+    def _forget_execution(self, pipeline: Pipeline, job_id: str) -> None:
+        """Take a job out of RQ's queue and erase what RQ keeps of it.
+
+        A worker that runs it finds that out at its next step; RQ copes with a job deleted while it runs.
+        """
+        pipeline.lrem(self._queue.key, 1, job_id)
+        pipeline.zrem(self._queue.failed_job_registry.key, job_id)
+        execution = ExecutionRegistry(job_id, self._redis)
+        result_key: str = Result.get_key(job_id)  # type: ignore[no-untyped-call]
+        pipeline.delete(Job.key_for(job_id), result_key, execution.key)
+        pipeline.publish(f"{CHANGES}{QUEUE_TOPIC}", job_id)
 
 
 _WORKERS = "face-anon:workers"
+_DURATIONS = "face-anon:durations"
 
 
 def _job_key(job_id: str) -> str:
@@ -195,6 +339,10 @@ def _job_key(job_id: str) -> str:
 
 def _upload_key(job_id: str, name: str) -> str:
     return f"face-anon:upload:{job_id}:{name}"
+
+
+def _idempotency_key(idempotency: Idempotency) -> str:
+    return f"face-anon:idempotency:{idempotency.key}"
 
 
 def _result_key(job_id: str) -> str:

@@ -1,56 +1,28 @@
-"""The HTTP endpoints: from an upload to a queued job, and from a job to its picture.
+"""The service as one ASGI app: its endpoints, its limits on requests, its errors, its health.
 
-`service.main` runs the app; `service.uploads` checks pictures, `jobs.store` keeps jobs and
-`service.answers` describes them.
+`service.main` runs it; `service.submission` makes jobs, `service.job_endpoints` has what comes after.
 """
 
-import secrets
-from datetime import UTC, datetime
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
 from http import HTTPStatus
-from typing import Annotated
-from uuid import uuid4
 
 import pi_heif
-from fastapi import FastAPI, File, Form, Request, Response, UploadFile
-from fastapi.responses import JSONResponse
+from fastapi import FastAPI
 from PIL import Image
 from pydantic import BaseModel, Field
 from starlette.formparsers import MultiPartParser
 
-from jobs.contract import Faces, JobRequest, Kind, Limits, Parameters, PictureFormat, Sampler, Status
-from jobs.store import JobRecord, JobStore
-from service.answers import JobAnswer, job_answer
+from jobs.changes import Changes
+from jobs.store import JobStore
 from service.body_limit import BodyLimit
-from service.problems import ProblemError, describe, install, retry_later
+from service.job_endpoints import POLL_SECONDS, job_routes
+from service.problems import ProblemError, describe, install
 from service.settings import Settings
-from service.uploads import check_upload
+from service.submission import submission_routes
 
-MAX_SEED = 2**63 - 1
-POLL_SECONDS = 1
 ROOM_FOR_FIELDS = 64 * 1024
-
-Picture = Annotated[UploadFile, File()]
-Degree = Annotated[float, Form(ge=0, le=2, allow_inf_nan=False, description="Degree of anonymization.")]
-Seed = Annotated[int | None, Form(ge=0, le=MAX_SEED, description="Drawn at random when absent.")]
-Steps = Annotated[int, Form(ge=1, le=1000, description="Denoising steps.")]
-GuidanceScale = Annotated[
-    float, Form(ge=0, le=20, allow_inf_nan=False, description="Classifier-free guidance; 1 or less is off.")
-]
-SamplerField = Annotated[Sampler, Form(description="How the noise is removed.")]
-FacesField = Annotated[Faces, Form(description="Which faces are replaced.")]
-FormatField = Annotated[
-    PictureFormat | None, Form(description="Default: as sent where we write it, else PNG.")
-]
-Reference = Annotated[str | None, Form(max_length=200, description="A string of the caller's, echoed.")]
-
-SUBMIT_PROBLEMS = describe(
-    HTTPStatus.BAD_REQUEST,
-    HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
-    HTTPStatus.UNSUPPORTED_MEDIA_TYPE,
-    HTTPStatus.UNPROCESSABLE_ENTITY,
-    HTTPStatus.TOO_MANY_REQUESTS,
-    HTTPStatus.SERVICE_UNAVAILABLE,
-)
 
 
 class Health(BaseModel):
@@ -59,9 +31,20 @@ class Health(BaseModel):
     status: str = Field(examples=["ok"])
 
 
-def create_app(store: JobStore, settings: Settings) -> FastAPI:
-    """Return the service over `store`, an ASGI app."""
+def create_app(store: JobStore, changes: Changes, settings: Settings) -> FastAPI:
+    """Return the service over `store`, an ASGI app that hears of `changes` while it runs."""
+
+    @asynccontextmanager
+    async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
+        listening = asyncio.create_task(changes.listen())
+        yield
+        listening.cancel()
+        with suppress(asyncio.CancelledError):
+            await listening
+        await changes.close()
+
     app = FastAPI(
+        lifespan=lifespan,
         title="face-anon",
         version="0.1.0",
         summary="Anonymizes or swaps the faces in photos.",
@@ -73,152 +56,8 @@ def create_app(store: JobStore, settings: Settings) -> FastAPI:
     Image.MAX_IMAGE_PIXELS = None  # our own limit is checked from the header
     pi_heif.register_heif_opener()
     install(app)
-    limits = Limits(
-        max_pixels=settings.max_pixels, max_faces=settings.max_faces, keep_seconds=settings.result_seconds
-    )
-
-    def check(field: str, upload: bytes) -> PictureFormat:
-        return check_upload(
-            field, upload, max_bytes=settings.max_upload_bytes, max_pixels=settings.max_pixels
-        )
-
-    def describe_job(request: Request, job: JobRecord) -> JobAnswer:
-        return job_answer(job, store.models(), request.scope.get("root_path", ""))
-
-    def accept(
-        request: Request,
-        kind: Kind,
-        pictures: dict[str, bytes],
-        parameters: Parameters,
-        reference: str | None,
-    ) -> JSONResponse:
-        if store.queued() >= settings.max_queued_jobs:
-            detail = f"{settings.max_queued_jobs} jobs are waiting, the limit; try again later"
-            raise retry_later(HTTPStatus.TOO_MANY_REQUESTS, "queue_full", detail)
-        job_request = JobRequest(
-            id=uuid4().hex,
-            kind=kind,
-            parameters=parameters,
-            reference=reference,
-            created_at=datetime.now(UTC),
-            limits=limits,
-        )
-        store.submit(
-            job_request,
-            pictures,
-            waiting_seconds=settings.waiting_seconds,
-            run_seconds=settings.run_seconds,
-        )
-        answer = describe_job(request, _known(store, job_request.id))
-        return JSONResponse(
-            answer.model_dump(mode="json"),
-            HTTPStatus.ACCEPTED,
-            {"Location": answer.links.self, "Retry-After": str(POLL_SECONDS)},
-        )
-
-    @app.post(
-        "/anonymize",
-        status_code=HTTPStatus.ACCEPTED,
-        response_model=JobAnswer,
-        responses=SUBMIT_PROBLEMS,
-        summary="Replace the faces in a photo",
-    )
-    def anonymize(
-        request: Request,
-        image: Picture,
-        d: Degree = 1.25,
-        seed: Seed = None,
-        steps: Steps = 200,
-        guidance_scale: GuidanceScale = 4.0,
-        sampler: SamplerField = Sampler.DDPM,
-        faces: FacesField = Faces.ALL,
-        format: FormatField = None,  # noqa: A002  the API's name
-        reference: Reference = None,
-    ) -> JSONResponse:
-        """Queue a job that replaces every face found in `image` and keeps everything else."""
-        upload = image.file.read()
-        as_sent = check("image", upload)
-        parameters = Parameters(
-            d=d,
-            seed=_drawn(seed),
-            steps=steps,
-            guidance_scale=guidance_scale,
-            sampler=sampler,
-            faces=faces,
-            format=format or as_sent,
-        )
-        return accept(request, Kind.ANONYMIZE, {"image": upload}, parameters, reference)
-
-    @app.post(
-        "/swap",
-        status_code=HTTPStatus.ACCEPTED,
-        response_model=JobAnswer,
-        responses=SUBMIT_PROBLEMS,
-        summary="Give a face another identity",
-    )
-    def swap(
-        request: Request,
-        source: Picture,
-        driving: Picture,
-        seed: Seed = None,
-        steps: Steps = 200,
-        guidance_scale: GuidanceScale = 4.0,
-        sampler: SamplerField = Sampler.DDPM,
-        faces: FacesField = Faces.ALL,
-        format: FormatField = None,  # noqa: A002  the API's name
-        reference: Reference = None,
-    ) -> JSONResponse:
-        """Queue a job that gives the faces in `driving` the identity of the largest face in `source`."""
-        source_upload, driving_upload = source.file.read(), driving.file.read()
-        check("source", source_upload)
-        as_sent = check("driving", driving_upload)
-        parameters = Parameters(
-            seed=_drawn(seed),
-            steps=steps,
-            guidance_scale=guidance_scale,
-            sampler=sampler,
-            faces=faces,
-            format=format or as_sent,
-        )
-        pictures = {"source": source_upload, "driving": driving_upload}
-        return accept(request, Kind.SWAP, pictures, parameters, reference)
-
-    @app.get(
-        "/jobs/{job_id}",
-        response_model=JobAnswer,
-        responses=describe(HTTPStatus.NOT_FOUND, HTTPStatus.SERVICE_UNAVAILABLE),
-        summary="The job as it stands",
-    )
-    def get_job(request: Request, response: Response, job_id: str) -> JobAnswer:
-        """Return the job; `Retry-After` says when to ask again while it is not finished."""
-        job = _known(store, job_id)
-        if job.status in {Status.QUEUED, Status.RUNNING}:
-            response.headers["Retry-After"] = str(POLL_SECONDS)
-        return describe_job(request, job)
-
-    @app.get(
-        "/jobs/{job_id}/result",
-        response_class=Response,
-        responses={
-            200: {"content": {f.media_type: {} for f in PictureFormat}, "description": "The picture."},
-            **describe(
-                HTTPStatus.NOT_FOUND, HTTPStatus.CONFLICT, HTTPStatus.GONE, HTTPStatus.SERVICE_UNAVAILABLE
-            ),
-        },
-        summary="The finished picture",
-    )
-    def get_result(job_id: str) -> Response:
-        """Return the bytes of the picture, never stored by caches."""
-        job = _known(store, job_id)
-        if job.status is not Status.SUCCEEDED or job.outcome is None or job.outcome.result is None:
-            detail = f"the job is {job.status}: it has no picture"
-            raise ProblemError(HTTPStatus.CONFLICT, f"job_{job.status}", detail)
-        picture = store.result(job_id)
-        if picture is None:
-            raise ProblemError(HTTPStatus.GONE, "result_expired", "the picture has expired")
-        return Response(
-            picture, media_type=job.outcome.result.media_type, headers={"Cache-Control": "no-store"}
-        )
+    app.include_router(submission_routes(store, changes, settings))
+    app.include_router(job_routes(store, changes, heartbeat_seconds=settings.heartbeat_seconds))
 
     @app.get("/healthz", summary="The process lives")
     def healthz() -> Health:
@@ -239,14 +78,3 @@ def create_app(store: JobStore, settings: Settings) -> FastAPI:
         return Health(status="ready")
 
     return app
-
-
-def _known(store: JobStore, job_id: str) -> JobRecord:
-    job = store.read(job_id)
-    if job is None:
-        raise ProblemError(HTTPStatus.NOT_FOUND, "job_not_found", "there is no such job, or no more")
-    return job
-
-
-def _drawn(seed: int | None) -> int:
-    return secrets.randbelow(MAX_SEED + 1) if seed is None else seed

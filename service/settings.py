@@ -15,6 +15,12 @@ class Settings(BaseSettings):
     max_pixels: int = Field(default=50 * MEGA, ge=1, description="The largest picture, in pixels.")
     max_faces: int = Field(default=32, ge=1, description="The most faces that are replaced in a photo.")
     max_queued_jobs: int = Field(default=1000, ge=1, description="How many jobs may wait for a worker.")
-    result_seconds: int = Field(default=3600, ge=1, description="How long a finished job and picture stay.")
+    result_seconds: int = Field(default=3600, ge=1, description="How long a finished picture stays.")
+    record_seconds: int = Field(
+        default=3600, ge=1, description="How long a finished job stays; at least as long as its picture."
+    )
     waiting_seconds: int = Field(default=6 * 3600, ge=1, description="How long an unfinished job stays.")
     run_seconds: int = Field(default=3600, ge=1, description="How long a job may run.")
+    heartbeat_seconds: float = Field(
+        default=15, gt=0, description="How often an event stream without a change says that it lives."
+    )

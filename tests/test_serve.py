@@ -4,9 +4,7 @@ import os
 import signal
 import socket
 import subprocess
-import threading
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import httpx
@@ -17,6 +15,7 @@ from conftest import (
     ROOT,
     Running,
     alive,
+    eventually,
     start_serving,
     stop_serving,
     wait_for_end,
@@ -31,17 +30,6 @@ def running() -> Iterator[Running]:
     yield running
     if running.process.poll() is None:
         stop_serving(running)
-
-
-def eventually(condition: Callable[[], bool], seconds: float = 30) -> bool:
-    """Wait until a condition holds."""
-    pause = threading.Event()
-    end = time.monotonic() + seconds
-    while time.monotonic() < end:
-        if condition():
-            return True
-        pause.wait(0.05)
-    return False
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])

@@ -11,12 +11,14 @@ from conftest import PHOTO, ROOT, TINY, Reference, wait_for_end
 from fastapi.testclient import TestClient
 from PIL import ExifTags, Image
 
+from jobs.changes import Changes
 from jobs.store import JobStore, connect
 from model.anonymize import anonymize_face, swap_face
 from model.checkpoint import Checkpoint, checkpoint_revision
 from service.app import create_app
 from service.settings import Settings
 
+NOWHERE = "redis://127.0.0.1:1"
 BASIC = {"steps": "4", "seed": "7", "faces": "aligned"}
 
 
@@ -314,6 +316,8 @@ def test_health_readiness_and_the_contract(api: httpx.Client) -> None:
         "/swap",
         "/jobs/{job_id}",
         "/jobs/{job_id}/result",
+        "/jobs/{job_id}/events",
+        "/jobs/{job_id}/cancel",
         "/healthz",
         "/readyz",
     }
@@ -323,13 +327,15 @@ def test_health_readiness_and_the_contract(api: httpx.Client) -> None:
 
 def in_process(store: JobStore, **settings: int) -> httpx.Client:
     """Return a client of an app of its own, with other limits."""
-    return TestClient(create_app(store, Settings(**settings)), raise_server_exceptions=False)
+    return TestClient(
+        create_app(store, Changes(NOWHERE), Settings(**settings)), raise_server_exceptions=False
+    )
 
 
 @pytest.fixture
 def nowhere() -> JobStore:
     """Return a job store on a Redis that does not answer."""
-    return JobStore(connect("redis://127.0.0.1:1"))
+    return JobStore(connect(NOWHERE))
 
 
 def test_limits_are_settings(nowhere: JobStore) -> None:

@@ -10,7 +10,6 @@ import threading
 from pathlib import Path
 
 import torch
-from model.faces.detection import FaceFinder
 from PIL import Image
 from redis.exceptions import RedisError
 from rq.serializers import JSONSerializer
@@ -21,6 +20,7 @@ from model.anonymize import anonymize_face
 from model.checkpoint import Checkpoint, Precision, checkpoint_revision, load_checkpoint
 from model.device import prepare_device
 from model.errors import CheckpointError
+from model.faces.detection import FaceFinder
 from model.faces.identity import DlibFaceEmbedder
 from model.pipeline import Pipeline
 from worker.leasing import MAINTENANCE_SECONDS, LeasingWorker

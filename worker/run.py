@@ -7,6 +7,8 @@ import time
 from collections.abc import Callable
 from datetime import UTC, datetime
 
+from redis.exceptions import RedisError
+
 from jobs.contract import (
     FaceResult,
     JobRequest,
@@ -20,7 +22,7 @@ from jobs.contract import (
     Timings,
 )
 from jobs.store import JobStore
-from model.errors import ModelError, NoFaceError, ParameterError, PictureError
+from model.errors import ModelError, NoFaceError, ParameterError, PictureError, StoppedError
 from model.photo import PhotoFormat, Pixels, read_photo, write_photo
 from model.pipeline import Faces, Made, Pipeline, Sampling
 from model.replace import FaceOutcome, FaceStatus, OnFaceStep
@@ -40,7 +42,9 @@ class JobRunner:
         self._model = model
 
     def run(self, job_id: str) -> None:
-        """Run the job to its outcome. An error of the job is its outcome; the worker lives on.
+        """Run the job to its outcome, or until it is canceled: that is looked up at every denoising step.
+
+        An error of the job is its outcome; the worker lives on.
 
         Safe to call twice for one job: an ended job is not run again, and only one outcome is published.
         """
@@ -52,6 +56,9 @@ class JobRunner:
         picture: bytes | None = None
         try:
             outcome, picture = self._make(request, pictures, queue_ms)
+        except StoppedError:
+            log.info("job %s was canceled", job_id)  # who canceled it has published that
+            return
         except ModelError as error:
             code = next(
                 (code for kind, code in PROBLEM_CODES.items() if isinstance(error, kind)), "model_error"
@@ -126,12 +133,19 @@ class JobRunner:
         def on_step(face: int, faces: int, done: int, steps: int) -> None:
             nonlocal last
             now = time.monotonic()
-            if now - last < REPORT_SECONDS and (face < faces or done < steps):
+            try:
+                if now - last < REPORT_SECONDS and (face < faces or done < steps):
+                    wanted = self._store.is_wanted(job_id)
+                else:
+                    last = now
+                    fraction = (face - 1 + done / steps) / faces
+                    progress = Progress(fraction=fraction, face=face, faces=faces, step=done, steps=steps)
+                    wanted = self._store.report(job_id, progress)
+            except RedisError as error:  # the picture can do without: only its outcome must arrive
+                log.warning("could not report on job %s: %s", job_id, error)
                 return
-            last = now
-            fraction = (face - 1 + done / steps) / faces
-            progress = Progress(fraction=fraction, face=face, faces=faces, step=done, steps=steps)
-            self._store.report(job_id, progress)
+            if not wanted:
+                raise StoppedError(f"job {job_id} was canceled")
 
         return on_step
 

@@ -1,0 +1,182 @@
+"""The HTTP endpoints under `/jobs/`: how a job stands, its picture, and its end before its time.
+
+`service.submission` makes the jobs; `jobs.store` keeps them and `service.answers` describes them.
+"""
+
+import hashlib
+import re
+from functools import partial
+from http import HTTPStatus
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Depends, Header, Request, Response
+from fastapi.concurrency import run_in_threadpool
+from fastapi.responses import StreamingResponse
+
+from jobs.changes import Changes
+from jobs.contract import PictureFormat, Status
+from jobs.store import JobRecord, JobStore
+from service.answers import JobAnswer, job_answer
+from service.problems import ProblemError, describe
+from service.waiting import Event, Wait, job_at_end, job_events, requested_wait
+
+POLL_SECONDS = 1
+
+UNKNOWN = describe(HTTPStatus.NOT_FOUND, HTTPStatus.SERVICE_UNAVAILABLE)
+TEXT_HEADER = {"schema": {"type": "string"}}
+WAIT_HEADERS = {
+    "Retry-After": {
+        "description": "Seconds to the next poll, while the job is not finished.",
+        "schema": {"type": "integer"},
+    },
+    "Preference-Applied": {"description": "The `wait` of `Prefer` that was applied.", **TEXT_HEADER},
+}
+JOB_HEADERS = {"ETag": {"description": "Changes with the job.", **TEXT_HEADER}, **WAIT_HEADERS}
+NOT_MODIFIED: dict[str, Any] = {
+    "description": "The job is as the caller has seen it (`If-None-Match`).",
+    "headers": JOB_HEADERS,
+}
+EVENTS = (
+    "`event: job` with the job as `data` at once and at each change, and for the last time at its end; "
+    "`event: deleted` where it is gone; comments while nothing changes. Then the stream ends."
+)
+
+
+def known_job(store: JobStore, job_id: str) -> JobRecord:
+    """Return the job; raises the `404` where there is none, or none any more."""
+    job = store.read(job_id)
+    if job is None:
+        raise job_not_found()
+    return job
+
+
+def job_not_found() -> ProblemError:
+    """Return the problem of a job that there is not, or not any more."""
+    return ProblemError(HTTPStatus.NOT_FOUND, "job_not_found", "there is no such job, or no more")
+
+
+def describe_job(store: JobStore, job: JobRecord, request: Request) -> JobAnswer:
+    """Describe a job with the models of the live workers and links for this caller."""
+    eta_seconds = store.eta_seconds(job.position) if job.position else None
+    return job_answer(job, store.models(), eta_seconds, request.scope.get("root_path", ""))
+
+
+def entity_tag(body: str) -> str:
+    """Return the ETag of an answer: it changes with every byte."""
+    return f'"{hashlib.sha256(body.encode()).hexdigest()[:32]}"'
+
+
+def job_routes(store: JobStore, changes: Changes, *, heartbeat_seconds: float) -> APIRouter:
+    """Return the endpoints over the jobs in `store`."""
+    routes = APIRouter(prefix="/jobs")
+
+    @routes.get(
+        "/{job_id}",
+        response_model=JobAnswer,
+        responses={200: {"headers": JOB_HEADERS}, 304: NOT_MODIFIED, **UNKNOWN},
+        summary="The job as it stands, or at its end",
+    )
+    async def get_job(
+        request: Request,
+        job_id: str,
+        wait: Annotated[Wait, Depends(requested_wait)],
+        if_none_match: Annotated[str | None, Header(description="An `ETag` the caller has seen.")] = None,
+    ) -> Response:
+        """Return the job; `Retry-After` says when to ask again while it is not finished."""
+        job = await job_at_end(partial(read, job_id), changes, job_id, wait.seconds)
+        answer = await run_in_threadpool(describe_job, store, job, request)
+        body = answer.model_dump_json()
+        tag = entity_tag(body)
+        headers = {"ETag": tag, "Cache-Control": "private, no-cache", **wait.headers}
+        if not job.status.final:
+            headers["Retry-After"] = str(POLL_SECONDS)
+        if if_none_match and tag in re.findall(r'"[^"]*"', if_none_match):
+            return Response(status_code=HTTPStatus.NOT_MODIFIED, headers=headers)
+        return Response(body, media_type="application/json", headers=headers)
+
+    async def read(job_id: str) -> JobRecord:
+        return await run_in_threadpool(known_job, store, job_id)
+
+    @routes.get(
+        "/{job_id}/events",
+        response_class=StreamingResponse,
+        responses={
+            200: {"description": EVENTS, "content": {"text/event-stream": {"schema": {"type": "string"}}}},
+            204: {"description": "The caller has seen the end of the job, says its `Last-Event-ID`."},
+            **UNKNOWN,
+        },
+        summary="The job at each change, as server-sent events",
+    )
+    async def get_events(
+        request: Request,
+        job_id: str,
+        last_event_id: Annotated[
+            str | None, Header(description="Sent by browsers when they reconnect.")
+        ] = None,
+    ) -> Response:
+        """Stream the job at each change, the last time at its end."""
+
+        def event() -> Event | None:
+            job = store.read(job_id)
+            if job is None:
+                return None
+            body = describe_job(store, job, request).model_dump_json()
+            return Event(entity_tag(body), body, job.status)
+
+        now = await run_in_threadpool(event)
+        if now is None:
+            raise job_not_found()
+        if now.status.final and last_event_id == now.id:
+            return Response(status_code=HTTPStatus.NO_CONTENT)  # tells a browser not to reconnect
+        stream = job_events(partial(run_in_threadpool, event), changes, job_id, heartbeat_seconds)
+        # X-Accel-Buffering: nginx hands on each event as it comes
+        headers = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
+        return StreamingResponse(stream, media_type="text/event-stream", headers=headers)
+
+    @routes.get(
+        "/{job_id}/result",
+        response_class=Response,
+        responses={
+            200: {"content": {f.media_type: {} for f in PictureFormat}, "description": "The picture."},
+            **describe(
+                HTTPStatus.NOT_FOUND, HTTPStatus.CONFLICT, HTTPStatus.GONE, HTTPStatus.SERVICE_UNAVAILABLE
+            ),
+        },
+        summary="The finished picture",
+    )
+    def get_result(job_id: str) -> Response:
+        """Return the bytes of the picture, never stored by caches."""
+        job = known_job(store, job_id)
+        if job.status is not Status.SUCCEEDED or job.outcome is None or job.outcome.result is None:
+            detail = f"the job is {job.status}: it has no picture"
+            raise ProblemError(HTTPStatus.CONFLICT, f"job_{job.status}", detail)
+        picture = store.result(job_id)
+        if picture is None:
+            raise ProblemError(HTTPStatus.GONE, "result_expired", "the picture has expired")
+        return Response(
+            picture, media_type=job.outcome.result.media_type, headers={"Cache-Control": "no-store"}
+        )
+
+    @routes.post(
+        "/{job_id}/cancel",
+        response_model=JobAnswer,
+        responses=UNKNOWN,
+        summary="Cancel a queued or a running job",
+    )
+    def cancel_job(request: Request, job_id: str) -> JobAnswer:
+        """End the job as `canceled` and erase its uploads; a worker that runs it stops at its next step.
+
+        A job that has ended is returned as it is.
+        """
+        store.cancel(job_id)
+        return describe_job(store, known_job(store, job_id), request)
+
+    @routes.delete(
+        "/{job_id}", status_code=HTTPStatus.NO_CONTENT, responses=UNKNOWN, summary="Erase a job now"
+    )
+    def delete_job(job_id: str) -> None:
+        """Cancel the job and erase it with its uploads and its picture; from now on it is a `404`."""
+        if not store.delete(job_id):
+            raise job_not_found()
+
+    return routes

@@ -1,0 +1,107 @@
+"""Waiting for jobs without a thread each: the `wait` of a request (RFC 7240), the end of a job, and its
+changes as server-sent events. `service.app` and `service.job_endpoints` use it; `jobs.changes` wakes it.
+"""
+
+import asyncio
+import contextlib
+import re
+from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import dataclass
+from typing import Annotated
+
+from fastapi import Header, Query
+from fastapi.sse import format_sse_event
+from redis.exceptions import RedisError
+
+from jobs.changes import Changes
+from jobs.contract import Status
+from jobs.store import QUEUE_TOPIC, JobRecord
+
+MAX_WAIT_SECONDS = 60
+WAIT_PREFERENCE = re.compile(r'\s*wait\s*=\s*"?(\d{1,9})"?\s*(?:;.*)?', re.IGNORECASE)
+
+WaitQuery = Annotated[
+    int | None,
+    Query(ge=0, le=MAX_WAIT_SECONDS, description="Seconds to wait for the end of the job. Beats `Prefer`."),
+]
+PreferHeader = Annotated[
+    list[str] | None,
+    Header(
+        description=f"`wait=N` (RFC 7240): wait up to N seconds, at most {MAX_WAIT_SECONDS}, for the end of "
+        "the job. `Preference-Applied` says what was applied.",
+    ),
+]
+
+
+@dataclass(frozen=True)
+class Wait:
+    """How long a request wants to wait for the end of a job, and the header that tells it was heard."""
+
+    seconds: int
+    headers: dict[str, str]
+
+
+def requested_wait(wait: WaitQuery = None, prefer: PreferHeader = None) -> Wait:
+    """Return the wait of a request; a dependency of endpoints."""
+    if wait is not None:
+        return Wait(wait, {})
+    for preference in ",".join(prefer or []).split(","):
+        if match := WAIT_PREFERENCE.fullmatch(preference):  # the first one counts, RFC 7240, section 2
+            seconds = min(int(match[1]), MAX_WAIT_SECONDS)
+            return Wait(seconds, {"Preference-Applied": f"wait={seconds}"})
+    return Wait(0, {})
+
+
+async def job_at_end(
+    read: Callable[[], Awaitable[JobRecord]], changes: Changes, job_id: str, seconds: int
+) -> JobRecord:
+    """Return the job as soon as it has ended, or as it stands after `seconds`."""
+    job = await read()
+    with changes.watch(job_id) as changed, contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(seconds):
+            while not job.status.final and not changes.ended:
+                changed.clear()
+                job = await read()
+                if not job.status.final:
+                    await changed.wait()
+    return job if job.status.final or not seconds else await read()
+
+
+@dataclass(frozen=True)
+class Event:
+    """A job as its callers see it, to be sent as an event."""
+
+    id: str
+    body: str
+    status: Status
+
+
+async def job_events(
+    read: Callable[[], Awaitable[Event | None]], changes: Changes, job_id: str, heartbeat_seconds: float
+) -> AsyncIterator[bytes]:
+    """Yield the job at each change, until it has ended or is gone, as `text/event-stream`.
+
+    A comment goes out every `heartbeat_seconds` while nothing changes. The job is then read again too: one
+    that expires, or whose workers all died, tells nobody.
+    """
+    sent: str | None = None
+    with changes.watch(job_id, QUEUE_TOPIC) as changed:
+        while not changes.ended:
+            changed.clear()
+            try:
+                event = await read()
+            except RedisError:
+                return  # callers connect again, and are then told that the store does not answer
+            if event is None:
+                yield format_sse_event(event="deleted", data_str="null")
+                return
+            if event.body != sent:
+                sent = event.body
+                yield format_sse_event(event="job", data_str=event.body, id=event.id)
+            if event.status.final:
+                return
+            try:
+                async with asyncio.timeout(heartbeat_seconds):
+                    await changed.wait()
+            except TimeoutError:
+                yield format_sse_event(comment="waiting")
