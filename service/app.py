@@ -12,6 +12,8 @@ import pi_heif
 from fastapi import FastAPI
 from PIL import Image
 from pydantic import BaseModel, Field
+from redis.exceptions import ConnectionError as RedisConnectionError
+from redis.exceptions import TimeoutError as RedisTimeoutError
 from starlette.formparsers import MultiPartParser
 
 from jobs.changes import Changes
@@ -67,14 +69,19 @@ def create_app(store: JobStore, changes: Changes, settings: Settings) -> FastAPI
     @app.get("/readyz", responses=describe(HTTPStatus.SERVICE_UNAVAILABLE), summary="Ready for jobs")
     def readyz() -> Health:
         """Answer 200 where Redis answers and a worker with a loaded model is there."""
-        if not store.models():
-            raise ProblemError(
-                HTTPStatus.SERVICE_UNAVAILABLE,
-                "not_ready",
-                "no worker with a loaded model is there",
-                headers={"Retry-After": str(POLL_SECONDS)},
-                missing=["worker"],
-            )
+        try:
+            ready = bool(store.models())
+        except (RedisConnectionError, RedisTimeoutError) as error:
+            raise _not_ready("Redis does not answer", "redis") from error
+        if not ready:
+            raise _not_ready("no worker with a loaded model is there", "worker")
         return Health(status="ready")
 
     return app
+
+
+def _not_ready(detail: str, missing: str) -> ProblemError:
+    headers = {"Retry-After": str(POLL_SECONDS)}
+    return ProblemError(
+        HTTPStatus.SERVICE_UNAVAILABLE, "not_ready", detail, headers=headers, missing=[missing]
+    )

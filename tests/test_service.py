@@ -365,9 +365,10 @@ def test_a_body_without_a_length_is_counted_as_it_streams(nowhere: JobStore) -> 
 def test_without_redis_callers_are_told_to_come_back(nowhere: JobStore) -> None:
     """503 with Retry-After, never a 500 or a traceback."""
     api = in_process(nowhere)
-    for answer in (api.post("/anonymize", files=photo()), api.get("/jobs/x"), api.get("/readyz")):
+    for answer in (api.post("/anonymize", files=photo()), api.get("/jobs/x")):
         assert_problem(answer, 503, "store_unavailable")
         assert int(answer.headers["retry-after"]) >= 1
+    assert assert_problem(api.get("/readyz"), 503, "not_ready")["missing"] == ["redis"]
 
 
 def test_the_service_does_not_import_torch() -> None:
