@@ -6,6 +6,7 @@ Under `face-anon:`:
 - `upload:{id}:{name}`, `result:{id}`: the bytes of pictures; every one of them expires
 - `idempotency:{digest}`: the id of the job that a caller's key made, for as long as there is the job
 - `workers` hash: the model each live worker has loaded; a field expires unless its worker renews it
+- `durations` list: how many milliseconds the latest jobs took
 - `changes:{id}` channel: a message at each change of a job, for `jobs.changes`
 
 RQ owns the queue and the job's execution under `rq:`; of a job it knows only the id.
@@ -26,11 +27,14 @@ from rq.job import Job
 from rq.results import Result
 from rq.serializers import JSONSerializer
 
-from jobs.contract import UPLOADS, Idempotency, JobRequest, Model, Outcome, Problem, Progress, Status
+from jobs.contract import UPLOADS, Idempotency, JobRequest, Model, Outcome, Problem, Progress, Status, Timings
 
 QUEUE_NAME = "face-anon"
 RUN_JOB = "worker.run.run_job"
 """The function that RQ calls with a job's id, by name: the service does not import the worker."""
+
+RATED_JOBS = 20
+"""From how many of the latest jobs the rate of work is taken, where they ended within the last hour."""
 
 LEASE_SECONDS = 15
 """How long a worker counts as alive after it was last heard of."""
@@ -202,6 +206,20 @@ class JobStore:
         """Return how many jobs wait for a worker."""
         return self._redis.llen(self._queue.key)
 
+    def eta_seconds(self, position: int) -> float | None:
+        """Return after how long a queued job is likely to start; None while no rate is known.
+
+        `position` jobs end before that, one of which is on average half done, shared by the live workers.
+        """
+        with self._redis.pipeline(transaction=False) as pipeline:
+            pipeline.lrange(_DURATIONS, 0, -1)
+            pipeline.hkeys(_WORKERS)  # HLEN would count workers whose time is over
+            durations, workers = pipeline.execute()
+        if not durations or not workers:
+            return None
+        mean_seconds: float = sum(map(int, durations)) / len(durations) / 1000
+        return round((position - 0.5) * mean_seconds / len(workers), 1)
+
     def models(self) -> list[Model]:
         """Return the model of each live worker that is ready for jobs."""
         return [Model.model_validate_json(model) for model in self._redis.hvals(_WORKERS)]
@@ -258,7 +276,18 @@ class JobStore:
             request.limits.result_seconds,
             f"{CHANGES}{request.id}",
         ]
-        return bool(self._publish(keys=keys, args=arguments))
+        published = bool(self._publish(keys=keys, args=arguments))
+        if published and outcome.status is Status.SUCCEEDED:
+            self._rate(outcome.timings)
+        return published
+
+    def _rate(self, timings: Timings) -> None:
+        took = (timings.detect_ms or 0) + (timings.sample_ms or 0) + (timings.encode_ms or 0)
+        with self._redis.pipeline(transaction=True) as pipeline:
+            pipeline.lpush(_DURATIONS, took)
+            pipeline.ltrim(_DURATIONS, 0, RATED_JOBS - 1)
+            pipeline.expire(_DURATIONS, 3600)
+            pipeline.execute()
 
     def _enqueue(
         self,
@@ -301,6 +330,7 @@ class JobStore:
 
 
 _WORKERS = "face-anon:workers"
+_DURATIONS = "face-anon:durations"
 
 
 def _job_key(job_id: str) -> str:

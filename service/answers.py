@@ -12,7 +12,11 @@ class QueuePlace(BaseModel):
     """Where a queued job stands."""
 
     position: int = Field(ge=1, description="1 is next.")
-    eta_seconds: float | None = Field(default=None, description="Null while no rate is known.")
+    eta_seconds: float | None = Field(
+        ge=0,
+        description="After how long the job is likely to start, from how long the latest jobs took and "
+        "how many workers there are; null while that is not known.",
+    )
 
 
 class ResultAnswer(BaseModel):
@@ -69,8 +73,11 @@ class JobAnswer(BaseModel):
 HIGH_DEGREE = 1.5
 
 
-def job_answer(job: JobRecord, models: list[Model], base: str) -> JobAnswer:
-    """Describe a job; `models` are those of the live workers, `base` is the root path of all links."""
+def job_answer(job: JobRecord, models: list[Model], eta_seconds: float | None, base: str) -> JobAnswer:
+    """Describe a job; `models` are those of the live workers, `base` is the root path of all links.
+
+    `eta_seconds` is of use where the job is queued.
+    """
     outcome = job.outcome
     model = outcome.model if outcome else None
     model = model or (models[0] if models else None)
@@ -87,7 +94,7 @@ def job_answer(job: JobRecord, models: list[Model], base: str) -> JobAnswer:
         kind=request.kind,
         status=job.status,
         progress=job.progress,
-        queue=QueuePlace(position=job.position) if job.position else None,
+        queue=QueuePlace(position=job.position, eta_seconds=eta_seconds) if job.position else None,
         created_at=request.created_at,
         started_at=job.started_at,
         finished_at=outcome.finished_at if outcome else None,

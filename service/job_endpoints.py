@@ -57,7 +57,8 @@ def job_not_found() -> ProblemError:
 
 def describe_job(store: JobStore, job: JobRecord, request: Request) -> JobAnswer:
     """Describe a job with the models of the live workers and links for this caller."""
-    return job_answer(job, store.models(), request.scope.get("root_path", ""))
+    eta_seconds = store.eta_seconds(job.position) if job.position else None
+    return job_answer(job, store.models(), eta_seconds, request.scope.get("root_path", ""))
 
 
 def entity_tag(body: str) -> str:
