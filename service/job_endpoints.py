@@ -22,7 +22,7 @@ from service.waiting import Event, Wait, job_at_end, job_events, requested_wait
 
 POLL_SECONDS = 1
 
-UNKNOWN = describe(HTTPStatus.NOT_FOUND, HTTPStatus.SERVICE_UNAVAILABLE)
+UNKNOWN = describe(HTTPStatus.NOT_FOUND, HTTPStatus.UNPROCESSABLE_ENTITY, HTTPStatus.SERVICE_UNAVAILABLE)
 TEXT_HEADER = {"schema": {"type": "string"}}
 WAIT_HEADERS = {
     "Retry-After": {
@@ -138,9 +138,8 @@ def job_routes(store: JobStore, changes: Changes, *, heartbeat_seconds: float) -
         response_class=Response,
         responses={
             200: {"content": {f.media_type: {} for f in PictureFormat}, "description": "The picture."},
-            **describe(
-                HTTPStatus.NOT_FOUND, HTTPStatus.CONFLICT, HTTPStatus.GONE, HTTPStatus.SERVICE_UNAVAILABLE
-            ),
+            **describe(HTTPStatus.CONFLICT, HTTPStatus.GONE),
+            **UNKNOWN,
         },
         summary="The finished picture",
     )

@@ -322,7 +322,10 @@ def test_health_readiness_and_the_contract(api: httpx.Client) -> None:
         "/readyz",
     }
     problems = document["paths"]["/anonymize"]["post"]["responses"]
-    assert {"202", "400", "413", "415", "422", "429", "503"} <= set(problems)
+    assert {"200", "202", "400", "413", "415", "422", "429", "503"} <= set(problems)
+    assert {"200", "304", "404", "422", "503"} <= set(document["paths"]["/jobs/{job_id}"]["get"]["responses"])
+    assert {"204", "404", "503"} <= set(document["paths"]["/jobs/{job_id}"]["delete"]["responses"])
+    assert "HTTPValidationError" not in str(document), "the framework's errors are problems too"
 
 
 def in_process(store: JobStore, **settings: int) -> httpx.Client:
