@@ -3,7 +3,6 @@
 import os
 import signal
 import threading
-import time
 from datetime import datetime
 from typing import Any
 
@@ -11,7 +10,14 @@ import httpx
 from conftest import PHOTO, Alone, Running, start_serving, stop_serving, wait_for_end
 from redis import Redis
 
-from jobs.contract import Outcome, PictureResult, Progress, Status
+from jobs.contract import Model, Outcome, PictureResult, Progress, Status
+from model.checkpoint import Checkpoint
+from model.faces.detection import FaceFinder
+from model.faces.identity import DlibFaceEmbedder
+from model.photo import Pixels
+from model.pipeline import Faces, Made, Pipeline, Sampling
+from model.replace import OnFaceStep
+from worker.run import JobRunner
 
 LONG = {"steps": "1000", "seed": "1", "faces": "aligned"}
 SHORT = {"steps": "1", "faces": "aligned"}
@@ -63,8 +69,8 @@ def test_a_queued_job_is_canceled(queue_only: httpx.Client, alone: Alone) -> Non
     assert alone.store.start(first["id"]) is None
 
 
-def test_a_running_job_is_canceled_within_a_step(api: httpx.Client) -> None:
-    """The worker drops it at once, for the next job; it never comes back, and is no failure."""
+def test_a_running_job_is_canceled(api: httpx.Client) -> None:
+    """The worker drops it, for the next job; it never comes back, and is no failure."""
     job = submit(api, **LONG)
     wait_for_step(api, job)
     following = submit(api, **SHORT)
@@ -73,10 +79,44 @@ def test_a_running_job_is_canceled_within_a_step(api: httpx.Client) -> None:
     assert canceled["error"] is None
     ended = wait_for_end(api, following)
     assert ended["status"] == "succeeded"
-    waited = datetime.fromisoformat(ended["started_at"]) - datetime.fromisoformat(canceled["finished_at"])
-    assert waited.total_seconds() < 1
     assert api.get(job["links"]["self"]).json() == canceled
     assert canceled["progress"]["step"] < 1000
+
+
+def test_a_cancel_takes_effect_within_a_step(
+    queue_only: httpx.Client, alone: Alone, tiny: Checkpoint
+) -> None:
+    """After the step in which the job is canceled, no other is made, and the outcome stays."""
+    job = submit(queue_only, **LONG)
+    seen: list[int] = []
+
+    class CanceledAtStepThree(Pipeline):
+        def anonymize(
+            self,
+            pixels: Pixels,
+            sampling: Sampling,
+            *,
+            faces: Faces = Faces.ALL,
+            degree: float = 1.25,
+            max_faces: int = 32,
+            on_step: OnFaceStep | None = None,
+        ) -> Made:
+            def watched(face: int, faces: int, done: int, steps: int) -> None:
+                seen.append(done)
+                if done == 3:
+                    alone.store.cancel(job["id"])
+                assert on_step
+                on_step(face, faces, done, steps)
+
+            return super().anonymize(
+                pixels, sampling, faces=faces, degree=degree, max_faces=max_faces, on_step=watched
+            )
+
+    pipeline = CanceledAtStepThree(tiny, FaceFinder(threads=1), DlibFaceEmbedder())
+    model = Model(name="tiny", revision="1", resolution=64, demonstration=False)
+    JobRunner(alone.store, pipeline, model).run(job["id"])
+    assert seen == [0, 1, 2, 3]
+    assert queue_only.get(job["links"]["self"]).json()["status"] == "canceled"
 
 
 def test_a_finished_job_is_returned_as_it_is(api: httpx.Client) -> None:
@@ -137,11 +177,9 @@ def test_a_running_job_is_deleted(api: httpx.Client, served: Running) -> None:
     wait_for_step(api, job)
     following = submit(api, **SHORT)
     assert api.delete(job["links"]["self"]).status_code == 204
-    deleted = time.time()
     redis = Redis.from_url(served.redis_url())
     assert not [key for key in bytes_of(redis, job["id"]) if key.startswith("face-anon:")]
-    ended = wait_for_end(api, following)
-    assert datetime.fromisoformat(ended["started_at"]).timestamp() - deleted < 1
+    assert wait_for_end(api, following)["status"] == "succeeded"
     assert bytes_of(redis, job["id"]) == []
     redis.close()
 
