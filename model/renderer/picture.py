@@ -188,7 +188,11 @@ def body(
     shade = 0.35 + 0.65 * smooth(0.0, 0.32, y - column(chin[1]) + 0.5 * away * away)
     neck = linear(identity.skin) * light.on(normals, WRAP, light.camera) * shade
     flared = half * (1 + 1.6 * np.clip(y - 0.72, 0, 1) ** 2)
-    over(picture, neck, below(np.maximum(np.abs(away) - flared, column(nape[1]) - y), pixel))
+    over(
+        picture,
+        neck,
+        below(np.maximum(np.abs(away) - flared, column(nape[1]) + 0.2 * (away / half) ** 4 - y), pixel),
+    )
     shoulders = 0.80 + 0.20 * np.abs(away) ** 1.5 - y
     scoop = half * 0.9 - np.sqrt(away**2 + (1.5 * (y - 0.72)) ** 2)
     normals[0] *= 0.5
@@ -220,7 +224,7 @@ def skin_paint(identity: Identity, attributes: Attributes, light: Light, hit: Hi
     nose_y = 0.155 * column(identity.nose_length)
     nose_x = column(identity.nose_width)
     folds += 0.18 * bump(x, y - nose_y - 0.075, 0.08, 0.02)
-    folds += 0.6 * bump(away - 0.045 * nose_x, y - nose_y - 0.048, 0.024, 0.013)
+    folds += 0.5 * bump(away - 0.045 * nose_x, y - nose_y - 0.048, 0.024, 0.013)
     folds += (0.15 + 0.35 * age) * bump(away - column(identity.eye_distance), y - EYE_Y - 0.075, 0.07, 0.018)
     paint *= 1 - folds * front
     paint *= 1 - 0.35 * column(identity.hair) * smooth(-0.02, 0.10, hairline(identity, x, y + 0.06, z))
@@ -337,8 +341,8 @@ def eyes(
     fine = width / size
     arch = np.maximum(1 - across * across * (0.85 + 0.15 * across * across), -0.5)
     height = column(identity.eye_height)
-    rim = 0.62 * height * arch * (1 - 0.25 * np.maximum(column(attributes.smile), 0))
-    lid = rim - 1.62 * height * arch * column(attributes.eyes_open)
+    rim = 0.66 * height * arch * (1 - 0.25 * np.maximum(column(attributes.smile), 0))
+    lid = rim - 1.68 * height * arch * column(attributes.eyes_open)
     lightness = light.ambient + 0.75 * light.strength
     # The crease above and the lashes' shade.
     crease = np.abs(down - lid + 0.30 * height + 0.10) - 0.02
@@ -351,12 +355,12 @@ def eyes(
     away_from = np.sqrt(look_x * look_x + look_y * look_y)
     round_ = 1 - 0.35 * np.minimum(across * across, 1) - 0.45 * below(down - lid - 0.10, 0.35)
     over(lit, WHITE * lightness * round_, opened)
-    iris = opened * below(away_from - 0.43, fine + 0.03)
+    iris = opened * below(away_from - 0.45, fine + 0.03)
     glow = 0.55 + 0.9 * smooth(0.0, 0.5, look_y + 0.25)
     colour = linear(identity.eye_colour)
     over(
         lit,
-        colour * lightness * glow * (1 - 0.75 * smooth(0.30, 0.44, away_from)) * (0.6 + 0.4 * round_),
+        colour * lightness * glow * (1 - 0.75 * smooth(0.31, 0.46, away_from)) * (0.6 + 0.4 * round_),
         iris,
     )
     over(lit, 0.3 * DARK, opened * below(away_from - 0.19, fine + 0.03))

@@ -27,6 +27,8 @@ EYE_Y, MOUTH_Y = -0.04, 0.30
 STRETCHES, ROUNDS = (1.5, 1.5, 1.5, 0.7), 7
 # A ray has met the surface within this part of a pixel, and missed the head after this way.
 NEAR, FAR = 0.05, 1.6
+# Surfaces are shaded no finer than this, and no finer than most of a pixel.
+FINEST = 0.012
 
 
 @dataclass(frozen=True)
@@ -215,10 +217,10 @@ class Hair(Solid):
     def distance(self, points: Floats) -> Floats:
         """Return the signed distance to the hair's outer surface."""
         x, y, z = points
-        below = y + 0.20
+        below = y + 0.27
         kept = below - np.clip(below, 0, self.fall)
         widened = 1 + self.flare * np.clip(below, 0, 1) ** 2
-        surface = ellipsoid(x / widened, kept + 0.07, z + 0.14, (self.width, self.height, self.depth))
+        surface = ellipsoid(x / widened, kept, z + 0.14, (self.width, self.height, self.depth))
         curls = np.sin(13 * x + 4 * y) * np.sin(15 * y + 1) * np.sin(14 * z + 2)
         return np.asarray(surface + 0.022 * self.curl * curls, np.float32)
 
@@ -267,7 +269,12 @@ def meet(solid: Solid, start: Floats, direction: Floats, pixel: Floats) -> Hit:
     points = start + nearest_along * direction
     normals = -direction
     covered = np.flatnonzero(coverage)
-    turned = facing(solid.rows(covered // pixels), chosen(points, covered), chosen(direction, covered))
+    turned = facing(
+        solid.rows(covered // pixels),
+        chosen(points, covered),
+        chosen(direction, covered),
+        np.maximum(0.7 * pixel, FINEST)[covered // pixels],
+    )
     normals.reshape(3, -1)[:, covered] = turned[..., 0, 0]
     return Hit(points, normals, coverage)
 
@@ -277,13 +284,13 @@ def chosen(values: Floats, rays: NDArray[np.intp]) -> Floats:
     return values.reshape(*values.shape[:-3], -1).take(rays, axis=-1)[..., None, None]
 
 
-def facing(solid: Solid, points: Floats, direction: Floats) -> Floats:
-    """Return the outward normals at points, those at the very rim turned a little to the viewer."""
+def facing(solid: Solid, points: Floats, direction: Floats, reach: Floats) -> Floats:
+    """Return the normals of points over such a reach; those at the rim are turned a little to the viewer."""
     here = solid.distance(points)
     moved = points.copy()
     normals = np.empty_like(points)
     for axis in range(3):
-        moved[axis] += 0.012
+        moved[axis] += reach
         normals[axis] = solid.distance(moved) - here
         moved[axis] = points[axis]
     normals /= np.sqrt((normals * normals).sum(axis=0)) + 1e-6
