@@ -240,7 +240,7 @@ def sample_attributes(seed: Seed, count: int) -> Attributes:
         gaze_y=draw.around(0, 0.35),
         brows=draw.around(0, 0.5),
         light=light.astype(np.float32),
-        brightness=draw.between(0.66, 1.0),
+        brightness=draw.between(0.64, 0.93),
         ambient=draw.between(0.24, 0.42),
         background=background[0],
         background_end=background[1],
