@@ -1,5 +1,5 @@
-"""`make demo`: starts everything, sends the sample photo and two pictures through HTTP, saves what comes back
-and a before/after sheet under `demo/`, stops everything.
+"""`make demo`: starts everything, sends the sample photo through HTTP, and for a swap a rendered portrait with
+it, saves what comes back and a before/after sheet under `demo/`, stops everything.
 """
 
 import io
@@ -11,13 +11,18 @@ from pathlib import Path
 from typing import Any
 
 import httpx
-from PIL import Image, ImageDraw, ImageOps
+from PIL import Image, ImageDraw
 from tqdm import tqdm
+
+from model.renderer.parameters import sample_attributes, sample_identities
+from model.renderer.picture import render
 
 ROOT = Path(__file__).parent.parent
 PHOTO = ROOT / "samples" / "astronaut.png"
 OUT = ROOT / "demo"
 TILE = 320
+PORTRAIT_SEED = 12
+PORTRAIT_SIZE = 512
 CAPTION = 24
 POLL_SECONDS = 0.2
 
@@ -25,9 +30,9 @@ POLL_SECONDS = 0.2
 def main() -> int:
     """Run the demo; returns the exit code."""
     OUT.mkdir(exist_ok=True)
-    mirrored = OUT / "mirrored.png"
-    with Image.open(PHOTO) as photo:
-        ImageOps.mirror(photo.convert("RGB")).save(mirrored)
+    portrait = OUT / "portrait.png"
+    rendered = render(sample_identities(PORTRAIT_SEED, 1), sample_attributes(PORTRAIT_SEED, 1), PORTRAIT_SIZE)
+    Image.fromarray(rendered[0]).save(portrait)
     started = time.monotonic()
     serving = subprocess.Popen(
         [sys.executable, "-m", "cli.main", "serve", "--port", "0"],
@@ -45,7 +50,7 @@ def main() -> int:
             swapped = _run(
                 api,
                 "swap",
-                {"source": PHOTO, "driving": mirrored},
+                {"source": portrait, "driving": PHOTO},
                 {"seed": "1"},
                 OUT / "swapped.png",
                 took,
@@ -60,8 +65,8 @@ def main() -> int:
         [
             ("photo", PHOTO),
             ("anonymized, d = 1.25", OUT / "anonymized.png"),
-            ("driving", mirrored),
-            ("swapped", OUT / "swapped.png"),
+            ("source (rendered)", portrait),
+            ("swapped into the photo", OUT / "swapped.png"),
         ]
     ).save(sheet)
     for warning in dict.fromkeys(anonymized["warnings"] + swapped["warnings"]):
