@@ -1,4 +1,4 @@
-"""`make demo`: starts everything, sends the sample photo through HTTP, and for a swap a rendered portrait with
+"""`make demo`: starts everything, sends the sample photo through HTTP, and for a swap a rendered face with
 it, saves what comes back and a before/after sheet under `demo/`, stops everything.
 """
 
