@@ -16,7 +16,9 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from redis import Redis
+from redis.backoff import NoBackoff
 from redis.exceptions import RedisError
+from redis.retry import Retry
 
 GRACE_SECONDS = 5.0
 POLL_SECONDS = 0.1
@@ -89,7 +91,7 @@ def _embedded_redis(stopping: threading.Event) -> Iterator[str]:
     with tempfile.TemporaryDirectory(prefix="face-anon-") as folder:
         path = Path(folder) / "redis.sock"
         child = _Child("embedded-redis", str(path))
-        redis = Redis(unix_socket_path=str(path))
+        redis = Redis(unix_socket_path=str(path), retry=Retry(NoBackoff(), retries=0))
         try:
             while not _answers(redis) and not stopping.wait(POLL_SECONDS):
                 if child.process.poll() is not None:
