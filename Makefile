@@ -31,4 +31,5 @@ bench: setup
 	$(BIN)/python -m bench.detection
 	$(BIN)/python -m bench.identity
 	$(BIN)/python -m bench.photo
+	mkdir -p demo && $(BIN)/python -m bench.renderer demo/rendered-faces.png
 	$(BIN)/python -m bench.step
