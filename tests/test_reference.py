@@ -220,7 +220,7 @@ def test_a_seed_gives_the_same_bytes_whatever_ran_before(tiny: Checkpoint, refer
     assert make(tiny, reference, 0).tobytes() == first
 
 
-@pytest.mark.parametrize("index", [*UNGUIDED_RUNS, *SHORT_GUIDED_RUNS])
+@pytest.mark.parametrize("index", ALL_RUNS)
 def test_the_command_line_makes_the_same_picture(
     tiny: Checkpoint, reference: Reference, index: int, tmp_path: Path
 ) -> None:
