@@ -15,9 +15,9 @@ from model.device import prepare_device
 from model.errors import ModelError
 from model.faces.detection import FaceFinder
 from model.faces.identity import DlibFaceEmbedder
-from model.photo import Photo, write_photo
-from model.pipeline import Faces, Made, Pipeline, Sampling
-from model.replace import FaceStatus, OnFaceStep
+from model.photo import Photo
+from model.pipeline import Faces, Made, Pipeline, Sampling, write_made
+from model.replace import OnFaceStep
 
 
 @dataclass(frozen=True)
@@ -65,10 +65,7 @@ def _run(run: LocalRun, make: Callable[[Pipeline, Sampling, OnFaceStep], tuple[P
         pipeline = _load(run)
         with tqdm(unit="step", desc=f"seed {seed}") as bar:
             photo, made = make(pipeline, sampling, lambda *progress: _advance(bar, *progress))
-        pixels = made.photo.pixels
-        replaced = any(face.status is FaceStatus.REPLACED for face in made.photo.faces)
-        alpha = photo.alpha if pixels.shape == photo.pixels.shape else None
-        run.out.write_bytes(write_photo(pixels, alpha, written_format(run.out), synthetic=replaced))
+        run.out.write_bytes(write_made(made, photo, written_format(run.out)))
     except (ModelError, OSError) as error:
         return fail(error)
     _report(made)

@@ -24,6 +24,7 @@ from model.errors import AlignmentError
 from model.faces.alignment import Pixels, align, crop_face
 from model.faces.face import Box, Face
 from model.faces.identity import FaceEmbedder
+from model.photo import Photo, PhotoFormat, write_photo
 from model.replace import (
     MAX_FACES,
     FaceOutcome,
@@ -188,3 +189,14 @@ class Pipeline:
         whole = Face(Box(0, 0, made.width, made.height), score=1.0, landmarks=None)
         outcome = FaceOutcome(whole, FaceStatus.REPLACED, seed, identity_distance=None, warnings=())
         return ReplacedPhoto(np.asarray(made), (outcome,), left_alone=0)
+
+
+def write_made(made: Made, photo: Photo, photo_format: PhotoFormat) -> bytes:
+    """Return a finished photo as a file, with the alpha of the `photo` it was made from where that fits.
+
+    It is marked as made by a model where a face was replaced. Raises what `write_photo` raises.
+    """
+    pixels = made.photo.pixels
+    replaced = any(face.status is FaceStatus.REPLACED for face in made.photo.faces)
+    alpha = photo.alpha if pixels.shape == photo.pixels.shape else None
+    return write_photo(pixels, alpha, photo_format, synthetic=replaced)

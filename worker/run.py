@@ -23,9 +23,9 @@ from jobs.contract import (
 )
 from jobs.store import JobStore
 from model.errors import ModelError, NoFaceError, ParameterError, PictureError, StoppedError
-from model.photo import PhotoFormat, Pixels, read_photo, write_photo
-from model.pipeline import Faces, Made, Pipeline, Sampling
-from model.replace import FaceOutcome, FaceStatus, OnFaceStep
+from model.photo import PhotoFormat, Pixels, read_photo
+from model.pipeline import Faces, Made, Pipeline, Sampling, write_made
+from model.replace import FaceOutcome, OnFaceStep
 
 log = logging.getLogger("face_anon.worker")
 
@@ -81,14 +81,8 @@ class JobRunner:
         made = self._replace(request, [photo.pixels for photo in photos])
         encoding = time.monotonic()
         changed = photos[-1]  # of a swap, the driving photo
-        replaced = [face for face in made.photo.faces if face.status is FaceStatus.REPLACED]
+        picture = write_made(made, changed, PhotoFormat(parameters.format))
         height, width = made.photo.pixels.shape[:2]
-        picture = write_photo(
-            made.photo.pixels,
-            changed.alpha if made.photo.pixels.shape == changed.pixels.shape else None,
-            PhotoFormat(parameters.format),
-            synthetic=bool(replaced),
-        )
         outcome = Outcome(
             status=Status.SUCCEEDED,
             finished_at=datetime.now(UTC),
