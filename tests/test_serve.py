@@ -62,6 +62,19 @@ def test_a_killed_worker_is_replaced_and_its_job_done(running: Running) -> None:
         assert api.get(ended["result"]["url"]).status_code == 200
 
 
+def test_a_job_over_its_time_fails() -> None:
+    """It ends with a code of its own, not with a covered face, and the worker does the next job."""
+    running = start_serving(environment={"FACE_ANON_RUN_SECONDS": "2"})
+    with httpx.Client(base_url=running.url, timeout=30) as api:
+        files = {"image": PHOTO.read_bytes()}
+        ended = wait_for_end(api, api.post("/anonymize", files=files, data={"steps": "1000"}).json())
+        assert (ended["status"], ended["error"]["code"]) == ("failed", "time_limit")
+        assert "longer than 2 seconds" in ended["error"]["detail"]
+        following = api.post("/anonymize", files=files, data={"steps": "1"}).json()
+        assert wait_for_end(api, following)["status"] == "succeeded"
+    assert stop_serving(running) == 0
+
+
 def test_no_upload_stays_behind(running: Running) -> None:
     """When a job has ended, its upload is gone from Redis."""
     with httpx.Client(base_url=running.url, timeout=30) as api:

@@ -26,6 +26,7 @@ from model.errors import ModelError, NoFaceError, ParameterError, PictureError, 
 from model.photo import PhotoFormat, Pixels, read_photo
 from model.pipeline import Faces, Made, Pipeline, Sampling, write_made
 from model.replace import FaceOutcome, OnFaceStep
+from worker.leasing import TimeLimitError
 
 log = logging.getLogger("face_anon.worker")
 
@@ -56,6 +57,8 @@ class JobRunner:
         picture: bytes | None = None
         try:
             outcome, picture = self._make(request, pictures, queue_ms)
+        except TimeLimitError as error:
+            outcome = self._failed("The job took too long", str(error), "time_limit", queue_ms)
         except StoppedError:
             log.info("job %s was canceled", job_id)  # who canceled it has published that
             return
