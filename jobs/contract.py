@@ -42,9 +42,12 @@ class Status(StrEnum):
 
 
 class Sampler(StrEnum):
-    """How the noise is removed; `ddpm` is the paper's."""
+    """How the noise is removed; `ddpm` is the paper's, the others need fewer steps."""
 
     DDPM = "ddpm"
+    DDIM = "ddim"
+    DPMPP_2M = "dpmpp_2m"
+    UNIPC = "unipc"
 
 
 class Faces(StrEnum):
@@ -172,6 +175,15 @@ class Timings(_Value):
     encode_ms: int | None = None
 
 
+class Defaults(_Value):
+    """What a checkpoint is best used with, where a request does not say; as published unless it says so."""
+
+    d: float = Field(default=1.25, ge=0, le=2)
+    sampler: Sampler = Sampler.DDPM
+    steps: int = Field(default=200, ge=1, le=1000, description="Steps of `sampler`.")
+    guidance_scale: float = Field(default=4.0, ge=0, le=20)
+
+
 class Model(_Value):
     """The weights that make the pictures."""
 
@@ -179,6 +191,7 @@ class Model(_Value):
     revision: str
     resolution: int = Field(description="The side, in pixels, of the faces the model makes.")
     demonstration: bool = Field(description="The weights only show that the service works.")
+    defaults: Defaults = Defaults()
 
     @property
     def warnings(self) -> list[str]:

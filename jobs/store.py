@@ -6,6 +6,7 @@ Under `face-anon:`:
 - `upload:{id}:{name}`, `result:{id}`: the bytes of pictures; every one of them expires
 - `idempotency:{digest}`: the id of the job that a caller's key made, for as long as there is the job
 - `workers` hash: the model each live worker has loaded; a field expires unless its worker renews it
+- `metrics` hash: each live worker's Prometheus text, expiring as its field in `workers` does
 - `durations` list: how many milliseconds the latest jobs took
 - `changes:{id}` channel: a message at each change of a job, for `jobs.changes`
 
@@ -224,7 +225,19 @@ class JobStore:
         """Return the model of each live worker that is ready for jobs."""
         return [Model.model_validate_json(model) for model in self._redis.hvals(_WORKERS)]
 
+    def worker_metrics(self) -> dict[str, bytes]:
+        """Return each live worker's metrics as Prometheus text, by the worker's name."""
+        metrics: dict[bytes, bytes] = self._redis.hgetall(_METRICS)  # type: ignore[assignment]
+        return {worker.decode(): exposition for worker, exposition in metrics.items()}
+
     # What the worker calls
+
+    def report_metrics(self, worker: str, exposition: bytes) -> None:
+        """Let the service show a worker's metrics (Prometheus text); holds for `LEASE_SECONDS`."""
+        with self._redis.pipeline(transaction=True) as pipeline:
+            pipeline.hset(_METRICS, worker, exposition)
+            pipeline.hexpire(_METRICS, LEASE_SECONDS, worker)
+            pipeline.execute()
 
     def announce(self, worker: str, model: Model) -> None:
         """Say that a worker is ready with a model; holds for `LEASE_SECONDS`."""
@@ -330,6 +343,7 @@ class JobStore:
 
 
 _WORKERS = "face-anon:workers"
+_METRICS = "face-anon:metrics"
 _DURATIONS = "face-anon:durations"
 
 

@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 from diffusers import AutoencoderKL, DDPMScheduler, UNet2DConditionModel
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from safetensors import SafetensorError
 from torch import Tensor
 from transformers import CLIPImageProcessorPil, CLIPVisionModel
@@ -44,6 +44,17 @@ class Precision(StrEnum):
         return {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}[self.value]
 
 
+class Defaults(BaseModel):
+    """What a checkpoint is best used with; as published unless its `checkpoint.json` says otherwise."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    d: float = Field(default=1.25, ge=0, le=2)
+    sampler: str = "ddpm"
+    steps: int = Field(default=200, ge=1, le=1000)
+    guidance_scale: float = Field(default=4.0, ge=0, le=20)
+
+
 class Properties(BaseModel):
     """What `checkpoint.json` in a checkpoint folder says about it; the published weights have no such file.
 
@@ -57,6 +68,7 @@ class Properties(BaseModel):
     revision: str | None = None
     wiring: Wiring = Wiring.FIRST_OF_BLOCK
     demonstration: bool = False
+    defaults: Defaults = Defaults()
 
 
 @dataclass(frozen=True)

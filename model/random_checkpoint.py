@@ -117,7 +117,7 @@ def make_checkpoint(folder: Path, size: Size, *, dtype: torch.dtype, seed: int) 
     ).save_pretrained(folder / "feature_extractor")
     DDPMScheduler(**SCHEDULE).save_pretrained(folder / "scheduler")
     properties = Properties(name="random", demonstration=True)
-    (folder / PROPERTIES_FILE).write_text(properties.model_dump_json(indent=2, exclude_none=True) + "\n")
+    (folder / PROPERTIES_FILE).write_text(properties.model_dump_json(indent=2, exclude_defaults=True) + "\n")
 
 
 def _save(make: Any, config: dict[str, Any], part: Path, dtype: torch.dtype) -> None:  # noqa: ANN401

@@ -14,7 +14,7 @@ from PIL import Image
 from redis.exceptions import RedisError
 from rq.serializers import JSONSerializer
 
-from jobs.contract import Model
+from jobs.contract import Defaults, Model
 from jobs.store import LEASE_SECONDS, JobStore, connect
 from model.anonymize import anonymize_face
 from model.checkpoint import Checkpoint, Precision, checkpoint_revision, load_checkpoint
@@ -48,6 +48,7 @@ def run_worker(
         revision=checkpoint_revision(checkpoint),
         resolution=loaded.resolution,
         demonstration=loaded.properties.demonstration,
+        defaults=Defaults.model_validate(loaded.properties.defaults.model_dump()),
     )
     redis = connect(redis_url)
     store = JobStore(redis)
