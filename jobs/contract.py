@@ -93,6 +93,11 @@ class Limits(_Value):
 
     max_pixels: int = Field(ge=1)
     max_faces: int = Field(ge=1, description="More faces than that are covered, the smallest first.")
+    start_seconds: int = Field(default=3600, ge=1, description="A job not begun by then fails.")
+    run_seconds: int = Field(default=3600, ge=1, description="A job that runs for longer fails.")
+    max_deaths: int = Field(
+        default=2, ge=1, description="A job whose worker dies this often while it runs it fails as poisonous."
+    )
     result_seconds: int = Field(ge=1, description="How long the picture is kept.")
     record_seconds: int = Field(ge=1, description="How long the finished job is kept.")
 

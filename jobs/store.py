@@ -110,13 +110,12 @@ class JobStore:
     # What the service calls
 
     def submit(
-        self, request: JobRequest, pictures: Mapping[str, bytes], *, waiting_seconds: int, run_seconds: int
+        self, request: JobRequest, pictures: Mapping[str, bytes], *, waiting_seconds: int
     ) -> JobRequest:
         """Store the request and its pictures, by name, and queue it: all of it or nothing.
 
         Returns the request, or the earlier one with the same idempotency key where its job still exists.
-        A job that has not ended after `waiting_seconds` is gone, with its uploads; it may run for
-        `run_seconds`.
+        A job that has not ended after `waiting_seconds` is gone, with its uploads.
         """
         with self._redis.pipeline(transaction=True) as pipeline:
             while True:
@@ -127,7 +126,7 @@ class JobStore:
                             return earlier
                         pipeline.multi()
                         pipeline.set(_idempotency_key(request.idempotency), request.id, ex=waiting_seconds)
-                    self._enqueue(pipeline, request, pictures, waiting_seconds, run_seconds)
+                    self._enqueue(pipeline, request, pictures, waiting_seconds)
                     pipeline.execute()
                 except WatchError:  # somebody else has just made the job: look again
                     continue
@@ -308,21 +307,22 @@ class JobStore:
         request: JobRequest,
         pictures: Mapping[str, bytes],
         waiting_seconds: int,
-        run_seconds: int,
     ) -> None:
         pipeline.hset(_job_key(request.id), mapping={"request": request.model_dump_json()})
         pipeline.expire(_job_key(request.id), waiting_seconds)
         for name, picture in pictures.items():
             pipeline.set(_upload_key(request.id, name), picture, ex=waiting_seconds)
+        retries = request.limits.max_deaths - 1
+        retry = Retry(max=retries, enqueue_at_front=True) if retries else None
         execution = Queue.prepare_data(
             RUN_JOB,
             args=(request.id,),
             job_id=request.id,
             description=f"{request.kind} {request.id}",
-            timeout=run_seconds,
+            timeout=request.limits.run_seconds,
             result_ttl=0,  # the outcome is in our own record
             failure_ttl=request.limits.record_seconds,
-            retry=Retry(max=2),  # RQ puts a dead worker's job back only while retries are left
+            retry=retry,  # RQ puts a dead worker's job back only while retries are left
         )
         self._queue.enqueue_many([execution], pipeline=pipeline)
 

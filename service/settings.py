@@ -20,7 +20,11 @@ class Settings(BaseSettings):
         default=3600, ge=1, description="How long a finished job stays; at least as long as its picture."
     )
     waiting_seconds: int = Field(default=6 * 3600, ge=1, description="How long an unfinished job stays.")
+    start_seconds: int = Field(default=3600, ge=1, description="How long a job may wait for a worker.")
     run_seconds: int = Field(default=3600, ge=1, description="How long a job may run.")
+    max_deaths: int = Field(
+        default=2, ge=1, description="How many workers may die of a job before it fails as poisonous."
+    )
     heartbeat_seconds: float = Field(
         default=15, gt=0, description="How often an event stream without a change says that it lives."
     )

@@ -88,6 +88,9 @@ def submission_routes(store: JobStore, changes: Changes, settings: Settings) -> 
     limits = Limits(
         max_pixels=settings.max_pixels,
         max_faces=settings.max_faces,
+        start_seconds=settings.start_seconds,
+        run_seconds=settings.run_seconds,
+        max_deaths=settings.max_deaths,
         result_seconds=settings.result_seconds,
         record_seconds=max(settings.record_seconds, settings.result_seconds),
     )
@@ -121,7 +124,6 @@ def submission_routes(store: JobStore, changes: Changes, settings: Settings) -> 
                 ),
                 pictures,
                 waiting_seconds=settings.waiting_seconds,
-                run_seconds=settings.run_seconds,
             )
         check_same(request, idempotency)
         return request.id
