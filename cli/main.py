@@ -154,7 +154,7 @@ def service(
     _tie_to_parent(stop_with_stdin)
     from service.main import run_service
 
-    run_service(host, port, redis_url)
+    sys.exit(run_service(host, port, redis_url))
 
 
 @app.command()

@@ -116,6 +116,7 @@ class JobRequest(_Value):
     kind: Kind
     parameters: Parameters
     reference: str | None
+    owner: str | None = Field(default=None, description="The name of the caller's API key, if it has one.")
     created_at: datetime
     limits: Limits
     idempotency: Idempotency | None = None

@@ -4,6 +4,7 @@
 """
 
 import asyncio
+import logging
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from http import HTTPStatus
@@ -20,9 +21,12 @@ from jobs.changes import Changes
 from jobs.store import JobStore
 from service.body_limit import BodyLimit
 from service.job_endpoints import POLL_SECONDS, job_routes
+from service.keys import Keys, read_keys
 from service.problems import ProblemError, describe, install
 from service.settings import Settings
 from service.submission import submission_routes
+
+log = logging.getLogger("face_anon.service")
 
 ROOM_FOR_FIELDS = 64 * 1024
 
@@ -34,10 +38,15 @@ class Health(BaseModel):
 
 
 def create_app(store: JobStore, changes: Changes, settings: Settings) -> FastAPI:
-    """Return the service over `store`, an ASGI app that hears of `changes` while it runs."""
+    """Return the service over `store`, an ASGI app that hears of `changes` while it runs.
+
+    Raises `KeysError` where the API keys that are set cannot be read.
+    """
+    keys = read_keys(settings.api_keys.get_secret_value(), settings.api_keys_file)
 
     @asynccontextmanager
     async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
+        _say_who_may_call(keys)
         listening = asyncio.create_task(changes.listen())
         yield
         listening.cancel()
@@ -58,8 +67,8 @@ def create_app(store: JobStore, changes: Changes, settings: Settings) -> FastAPI
     Image.MAX_IMAGE_PIXELS = None  # our own limit is checked from the header
     pi_heif.register_heif_opener()
     install(app)
-    app.include_router(submission_routes(store, changes, settings))
-    app.include_router(job_routes(store, changes, heartbeat_seconds=settings.heartbeat_seconds))
+    app.include_router(submission_routes(store, changes, keys, settings))
+    app.include_router(job_routes(store, changes, keys, heartbeat_seconds=settings.heartbeat_seconds))
 
     @app.get("/healthz", summary="The process lives")
     def healthz() -> Health:
@@ -78,6 +87,13 @@ def create_app(store: JobStore, changes: Changes, settings: Settings) -> FastAPI
         return Health(status="ready")
 
     return app
+
+
+def _say_who_may_call(keys: Keys) -> None:
+    if keys.open:
+        log.warning("no API key is set: everybody who reaches this service can use it and see every job")
+    else:
+        log.info("API keys of %s", ", ".join(keys.names))
 
 
 def _not_ready(detail: str, missing: str) -> ProblemError:

@@ -23,14 +23,20 @@ KeyHeader = Annotated[
 ]
 
 
-def idempotency_of(key: str | None, fields: str, pictures: Mapping[str, bytes]) -> Idempotency | None:
-    """Return the digests of a request with a key: of its fields as sent, and of its pictures."""
+def idempotency_of(
+    key: str | None, owner: str | None, fields: str, pictures: Mapping[str, bytes]
+) -> Idempotency | None:
+    """Return the digests of a request with a key: of its fields as sent, and of its pictures.
+
+    Each `owner`'s keys are its own.
+    """
     if key is None:
         return None
     fingerprint = hashlib.sha256(fields.encode())
     for name, picture in sorted(pictures.items()):
         fingerprint.update(f" {name} {hashlib.sha256(picture).hexdigest()}".encode())
-    return Idempotency(key=hashlib.sha256(key.encode()).hexdigest(), fingerprint=fingerprint.hexdigest())
+    owned = f"{owner or ''} {key}"
+    return Idempotency(key=hashlib.sha256(owned.encode()).hexdigest(), fingerprint=fingerprint.hexdigest())
 
 
 def check_same(request: JobRequest, idempotency: Idempotency | None) -> None:

@@ -16,7 +16,9 @@ from fastapi.responses import StreamingResponse
 from jobs.changes import Changes
 from jobs.contract import PictureFormat, Status
 from jobs.store import JobRecord, JobStore
+from service.access import Owner, closed_router
 from service.answers import JobAnswer, job_answer
+from service.keys import Keys
 from service.problems import ProblemError, describe
 from service.waiting import Event, Wait, job_at_end, job_events, requested_wait
 
@@ -42,10 +44,10 @@ EVENTS = (
 )
 
 
-def known_job(store: JobStore, job_id: str) -> JobRecord:
-    """Return the job; raises the `404` where there is none, or none any more."""
+def known_job(store: JobStore, job_id: str, owner: str | None) -> JobRecord:
+    """Return the job; raises the `404` where there is none, none any more, or it is another caller's."""
     job = store.read(job_id)
-    if job is None:
+    if job is None or job.request.owner != owner:
         raise job_not_found()
     return job
 
@@ -66,9 +68,9 @@ def entity_tag(body: str) -> str:
     return f'"{hashlib.sha256(body.encode()).hexdigest()[:32]}"'
 
 
-def job_routes(store: JobStore, changes: Changes, *, heartbeat_seconds: float) -> APIRouter:
-    """Return the endpoints over the jobs in `store`."""
-    routes = APIRouter(prefix="/jobs")
+def job_routes(store: JobStore, changes: Changes, keys: Keys, *, heartbeat_seconds: float) -> APIRouter:
+    """Return the endpoints over the jobs in `store`, each caller's for itself."""
+    routes = closed_router(keys, prefix="/jobs")
 
     @routes.get(
         "/{job_id}",
@@ -79,11 +81,12 @@ def job_routes(store: JobStore, changes: Changes, *, heartbeat_seconds: float) -
     async def get_job(
         request: Request,
         job_id: str,
+        owner: Owner,
         wait: Annotated[Wait, Depends(requested_wait)],
         if_none_match: Annotated[str | None, Header(description="An `ETag` the caller has seen.")] = None,
     ) -> Response:
         """Return the job; `Retry-After` says when to ask again while it is not finished."""
-        job = await job_at_end(partial(read, job_id), changes, job_id, wait.seconds)
+        job = await job_at_end(partial(read, job_id, owner), changes, job_id, wait.seconds)
         answer = await run_in_threadpool(describe_job, store, job, request)
         body = answer.model_dump_json()
         tag = entity_tag(body)
@@ -94,8 +97,8 @@ def job_routes(store: JobStore, changes: Changes, *, heartbeat_seconds: float) -
             return Response(status_code=HTTPStatus.NOT_MODIFIED, headers=headers)
         return Response(body, media_type="application/json", headers=headers)
 
-    async def read(job_id: str) -> JobRecord:
-        return await run_in_threadpool(known_job, store, job_id)
+    async def read(job_id: str, owner: str | None) -> JobRecord:
+        return await run_in_threadpool(known_job, store, job_id, owner)
 
     @routes.get(
         "/{job_id}/events",
@@ -110,6 +113,7 @@ def job_routes(store: JobStore, changes: Changes, *, heartbeat_seconds: float) -
     async def get_events(
         request: Request,
         job_id: str,
+        owner: Owner,
         last_event_id: Annotated[
             str | None, Header(description="Sent by browsers when they reconnect.")
         ] = None,
@@ -118,7 +122,7 @@ def job_routes(store: JobStore, changes: Changes, *, heartbeat_seconds: float) -
 
         def event() -> Event | None:
             job = store.read(job_id)
-            if job is None:
+            if job is None or job.request.owner != owner:
                 return None
             body = describe_job(store, job, request).model_dump_json()
             return Event(entity_tag(body), body, job.status)
@@ -143,9 +147,9 @@ def job_routes(store: JobStore, changes: Changes, *, heartbeat_seconds: float) -
         },
         summary="The finished picture",
     )
-    def get_result(job_id: str) -> Response:
+    def get_result(job_id: str, owner: Owner) -> Response:
         """Return the bytes of the picture, never stored by caches."""
-        job = known_job(store, job_id)
+        job = known_job(store, job_id, owner)
         if job.status is not Status.SUCCEEDED or job.outcome is None or job.outcome.result is None:
             detail = f"the job is {job.status}: it has no picture"
             raise ProblemError(HTTPStatus.CONFLICT, f"job_{job.status}", detail)
@@ -162,19 +166,21 @@ def job_routes(store: JobStore, changes: Changes, *, heartbeat_seconds: float) -
         responses=UNKNOWN,
         summary="Cancel a queued or a running job",
     )
-    def cancel_job(request: Request, job_id: str) -> JobAnswer:
+    def cancel_job(request: Request, job_id: str, owner: Owner) -> JobAnswer:
         """End the job as `canceled` and erase its uploads; a worker that runs it stops at its next step.
 
         A job that has ended is returned as it is.
         """
+        known_job(store, job_id, owner)
         store.cancel(job_id)
-        return describe_job(store, known_job(store, job_id), request)
+        return describe_job(store, known_job(store, job_id, owner), request)
 
     @routes.delete(
         "/{job_id}", status_code=HTTPStatus.NO_CONTENT, responses=UNKNOWN, summary="Erase a job now"
     )
-    def delete_job(job_id: str) -> None:
+    def delete_job(job_id: str, owner: Owner) -> None:
         """Cancel the job and erase it with its uploads and its picture; from now on it is a `404`."""
+        known_job(store, job_id, owner)
         if not store.delete(job_id):
             raise job_not_found()
 

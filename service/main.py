@@ -1,13 +1,20 @@
 """Runs the service process: settings from the environment, Redis clients, the app, uvicorn."""
 
+import logging
 from types import FrameType
 
 import uvicorn
 
 from jobs.changes import Changes
+from jobs.logs import log_json_lines
 from jobs.store import JobStore, connect
 from service.app import create_app
+from service.keys import KeysError
 from service.settings import Settings
+
+log = logging.getLogger("face_anon.service")
+
+BAD_SETTINGS = 2
 
 
 class _Server(uvicorn.Server):
@@ -22,9 +29,23 @@ class _Server(uvicorn.Server):
         super().handle_exit(sig, frame)
 
 
-def run_service(host: str, port: int, redis_url: str) -> None:
-    """Serve until SIGTERM or SIGINT, letting open requests finish."""
+def run_service(host: str, port: int, redis_url: str) -> int:
+    """Serve until SIGTERM or SIGINT, letting open requests finish; returns the exit code."""
+    log_json_lines("service")
     changes = Changes(redis_url)
-    app = create_app(JobStore(connect(redis_url)), changes, Settings())
-    config = uvicorn.Config(app, host=host, port=port, log_level="warning", timeout_graceful_shutdown=5)
+    try:
+        app = create_app(JobStore(connect(redis_url)), changes, Settings())
+    except KeysError as error:
+        log.error("%s", error)  # noqa: TRY400  the sentence is for the operator
+        return BAD_SETTINGS
+    config = uvicorn.Config(
+        app,
+        host=host,
+        port=port,
+        log_config=None,
+        log_level="warning",
+        access_log=False,
+        timeout_graceful_shutdown=5,
+    )
     _Server(config, changes).run()
+    return 0

@@ -1,16 +1,26 @@
 """Every setting of the service, with its default; each is read from the environment under its name."""
 
-from pydantic import Field
+from pathlib import Path
+
+from pydantic import Field, SecretStr
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 MEGA = 1_000_000
 
 
 class Settings(BaseSettings):
-    """The limits and retention of one service; `FACE_ANON_MAX_PIXELS=…` sets `max_pixels`, and so on."""
+    """What an operator decides; `FACE_ANON_MAX_PIXELS=…` sets `max_pixels`, and so on."""
 
     model_config = SettingsConfigDict(env_prefix="FACE_ANON_", frozen=True)
 
+    api_keys: SecretStr = Field(
+        default=SecretStr(""),
+        description="The API keys, `name:key,other:key`; `sha256:HEX` may stand for a key. None here and "
+        "none in the file: the service is open.",
+    )
+    api_keys_file: Path | None = Field(
+        default=None, description="A file with more API keys, one `name:key` a line."
+    )
     max_upload_bytes: int = Field(default=20 * MEGA, ge=1, description="The largest upload, in bytes.")
     max_pixels: int = Field(default=50 * MEGA, ge=1, description="The largest picture, in pixels.")
     max_faces: int = Field(default=32, ge=1, description="The most faces that are replaced in a photo.")

@@ -18,9 +18,11 @@ from fastapi.responses import JSONResponse
 from jobs.changes import Changes
 from jobs.contract import Faces, Idempotency, JobRequest, Kind, Limits, Parameters, PictureFormat, Sampler
 from jobs.store import JobRecord, JobStore
+from service.access import Owner, closed_router
 from service.answers import JobAnswer
 from service.idempotency import KeyHeader, check_same, idempotency_of
 from service.job_endpoints import POLL_SECONDS, WAIT_HEADERS, describe_job, known_job
+from service.keys import Keys
 from service.problems import describe, retry_later
 from service.settings import Settings
 from service.uploads import check_upload
@@ -49,15 +51,17 @@ class Call:
 
     request: Request
     wait: Wait
+    owner: str | None
     idempotency_key: str | None
 
 
 def _call(
     request: Request,
     wait: Annotated[Wait, Depends(requested_wait)],
+    owner: Owner,
     idempotency_key: KeyHeader = None,
 ) -> Call:
-    return Call(request, wait, idempotency_key)
+    return Call(request, wait, owner, idempotency_key)
 
 
 CallDependency = Annotated[Call, Depends(_call)]
@@ -82,9 +86,9 @@ SUBMIT_ANSWERS: dict[int | str, dict[str, Any]] = {
 }
 
 
-def submission_routes(store: JobStore, changes: Changes, settings: Settings) -> APIRouter:
+def submission_routes(store: JobStore, changes: Changes, keys: Keys, settings: Settings) -> APIRouter:
     """Return the endpoints that put jobs into `store`."""
-    routes = APIRouter()
+    routes = closed_router(keys)
     limits = Limits(
         max_pixels=settings.max_pixels,
         max_faces=settings.max_faces,
@@ -105,6 +109,7 @@ def submission_routes(store: JobStore, changes: Changes, settings: Settings) -> 
         pictures: dict[str, bytes],
         parameters: Parameters,
         reference: str | None,
+        owner: str | None,
         idempotency: Idempotency | None,
     ) -> str:
         request = store.earlier(idempotency) if idempotency else None
@@ -118,6 +123,7 @@ def submission_routes(store: JobStore, changes: Changes, settings: Settings) -> 
                     kind=kind,
                     parameters=parameters,
                     reference=reference,
+                    owner=owner,
                     created_at=datetime.now(UTC),
                     limits=limits,
                     idempotency=idempotency,
@@ -138,11 +144,15 @@ def submission_routes(store: JobStore, changes: Changes, settings: Settings) -> 
         reference: str | None,
     ) -> JSONResponse:
         sent = parameters.model_dump_json(exclude=None if seed_sent else {"seed"})
-        idempotency = idempotency_of(call.idempotency_key, f"{kind} {sent} {reference!r}", pictures)
-        job_id = await run_in_threadpool(enqueue, kind, pictures, parameters, reference, idempotency)
+        idempotency = idempotency_of(
+            call.idempotency_key, call.owner, f"{kind} {sent} {reference!r}", pictures
+        )
+        job_id = await run_in_threadpool(
+            enqueue, kind, pictures, parameters, reference, call.owner, idempotency
+        )
 
         async def read() -> JobRecord:
-            return await run_in_threadpool(known_job, store, job_id)
+            return await run_in_threadpool(known_job, store, job_id, call.owner)
 
         job = await job_at_end(read, changes, job_id, call.wait.seconds)
         answer = await run_in_threadpool(describe_job, store, job, call.request)

@@ -14,7 +14,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import httpx
 import numpy as np
@@ -149,7 +149,7 @@ class Alone:
 
 
 @contextlib.contextmanager
-def serve_alone(**settings: int) -> Iterator[Alone]:
+def serve_alone(log_to: IO[bytes] | None = None, **settings: object) -> Iterator[Alone]:
     """Run a service on a Redis-compatible server of its own; `settings` are those of `service.settings`."""
     with tempfile.TemporaryDirectory() as folder, socket.socket() as probe:
         path = Path(folder) / "redis.sock"
@@ -160,6 +160,7 @@ def serve_alone(**settings: int) -> Iterator[Alone]:
             process = subprocess.Popen(
                 [*FACE_ANON, "service", "--port", port, "--redis-url", f"unix://{path}"],
                 cwd=ROOT,
+                stderr=log_to,
                 env={
                     **os.environ,
                     **{f"FACE_ANON_{name.upper()}": str(value) for name, value in settings.items()},
