@@ -5,6 +5,7 @@ COPY pyproject.toml constraints.txt README.md LICENSE NOTICE ./
 COPY cli cli
 COPY jobs jobs
 COPY model model
+COPY samples samples
 COPY service service
 COPY worker worker
 RUN pip install --no-cache-dir -c constraints.txt '.[model]' && useradd --create-home face-anon

@@ -22,6 +22,7 @@ from jobs.store import JobStore
 from service.body_limit import BodyLimit
 from service.job_endpoints import POLL_SECONDS, job_routes
 from service.keys import Keys, read_keys
+from service.page.routes import install_page
 from service.problems import ProblemError, describe, install
 from service.settings import Settings
 from service.submission import submission_routes
@@ -69,6 +70,7 @@ def create_app(store: JobStore, changes: Changes, settings: Settings) -> FastAPI
     install(app)
     app.include_router(submission_routes(store, changes, keys, settings))
     app.include_router(job_routes(store, changes, keys, heartbeat_seconds=settings.heartbeat_seconds))
+    install_page(app, store, settings, needs_key=not keys.open)
 
     @app.get("/healthz", summary="The process lives")
     def healthz() -> Health:
