@@ -49,7 +49,7 @@ class Parameters(SwapParameters, total=False):
 
 @dataclass(frozen=True)
 class Call:
-    """One request: `target` is a path below the base URL, or a link from an answer."""
+    """One request: `target` is a path below the base URL, or a link of a job: a path from the root."""
 
     method: str
     target: str
@@ -84,7 +84,7 @@ class Address:
 
     def _url(self, call: Call) -> httpx.URL:
         root = self.base.path.rstrip("/")
-        if not call.target.startswith("/"):
+        if not call.target.startswith("/") and "://" not in call.target:
             return self.base.copy_with(path=f"{root}/{call.target}", params=call.query)
         # Only the path of a link counts: an API key goes to no other origin. A gateway may take its prefix
         # off without telling the service, whose links then lack it.
