@@ -134,6 +134,74 @@ def detect(
     sys.exit(run_detect(photo, draw, face_threshold=face_threshold))
 
 
+@app.command()
+def submit(
+    paths: Annotated[
+        list[Path], typer.Argument(exists=True, readable=True, help="Photos, and folders of photos.")
+    ],
+    out: Annotated[
+        Path, typer.Option(file_okay=False, help="Where the results go; also says what is done already.")
+    ] = Path("anonymized"),
+    url: Annotated[str, typer.Option(envvar="FACE_ANON_URL", help="The service.")] = "http://127.0.0.1:8000",
+    api_key_file: Annotated[
+        Path | None,
+        typer.Option(
+            exists=True, dir_okay=False, help="File with the API key.", show_default="FACE_ANON_API_KEY"
+        ),
+    ] = None,
+    d: Annotated[
+        float | None,
+        typer.Option("--d", min=0, max=2, help="Degree: how far from the original identity."),
+    ] = None,
+    seed: Annotated[
+        int | None,
+        typer.Option(min=0, max=2**63 - 1, help="The same for every photo; drawn for each when absent."),
+    ] = None,
+    steps: Annotated[int | None, typer.Option(min=1, max=1000, help="Denoising steps.")] = None,
+    guidance_scale: Annotated[
+        float | None, typer.Option(min=0, max=20, help="Classifier-free guidance; 1 or less is off.")
+    ] = None,
+    sampler: Annotated[str | None, typer.Option(help="How the noise is removed: ddpm, ...")] = None,
+    faces: Annotated[
+        FacesChoice | None, typer.Option(help="Every face found, the largest, or aligned.")
+    ] = None,
+    format: Annotated[  # noqa: A002  the API's name
+        str | None, typer.Option(help="png, jpeg, webp, avif", show_default="as each photo")
+    ] = None,
+    swap: Annotated[
+        Path | None,
+        typer.Option(
+            exists=True, dir_okay=False, metavar="SOURCE", help="Give every face the identity of this one."
+        ),
+    ] = None,
+    parallel: Annotated[int, typer.Option(min=1, max=64, help="Photos under way at a time.")] = 4,
+    report: Annotated[
+        Path | None, typer.Option(dir_okay=False, help="The report as JSON.", show_default="OUT/report.json")
+    ] = None,
+) -> None:
+    """Send PATHS to a running service and write the results to OUT, with a report at the end.
+
+    What is not said is left to the model's defaults. After Ctrl-C, a crash or failures, the same command
+    goes on where it was.
+    """
+    from cli.submit import Submission, run_submit
+
+    if swap is not None and d is not None:
+        raise typer.BadParameter("a swap has no degree", param_hint="--d")
+    form = {
+        "d": d,
+        "seed": seed,
+        "steps": steps,
+        "guidance_scale": guidance_scale,
+        "sampler": sampler,
+        "faces": faces and faces.value,
+        "format": format,
+    }
+    given = {name: value for name, value in form.items() if value is not None}
+    target = report or out / "report.json"
+    sys.exit(run_submit(paths, Submission(out, url, api_key_file, given, swap, parallel, target)))
+
+
 RedisUrlOption = Annotated[str, typer.Option("--redis-url", envvar="REDIS_URL", help="The Redis to use.")]
 StopWithStdinOption = Annotated[
     bool, typer.Option("--stop-with-stdin", hidden=True, help="Stop when standard input closes.")

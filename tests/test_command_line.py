@@ -22,13 +22,13 @@ def test_help_loads_neither_torch_nor_the_service() -> None:
     script = (
         "import sys; from typer.testing import CliRunner; from cli.main import app;"
         "result = CliRunner().invoke(app, ['--help']); assert 'anonymize' in result.output;"
-        "heavy = {'torch', 'diffusers', 'transformers', 'fastapi', 'rq'} & set(sys.modules);"
+        "heavy = {'torch', 'diffusers', 'transformers', 'fastapi', 'rq', 'httpx'} & set(sys.modules);"
         "sys.exit(f'imported {heavy}' if heavy else 0)"
     )
     subprocess.run([sys.executable, "-c", script], cwd=ROOT, check=True)
 
 
-@pytest.mark.parametrize("command", ["anonymize", "swap", "detect", "service", "worker", "serve"])
+@pytest.mark.parametrize("command", ["anonymize", "swap", "detect", "submit", "service", "worker", "serve"])
 def test_each_command_explains_itself(command: str) -> None:
     """`--help` of every command exits 0 and describes its options."""
     result = run(command, "--help")
