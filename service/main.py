@@ -1,6 +1,7 @@
 """Runs the service process: settings from the environment, Redis clients, the app, uvicorn."""
 
 import logging
+import warnings
 from types import FrameType
 
 import uvicorn
@@ -32,6 +33,7 @@ class _Server(uvicorn.Server):
 def run_service(host: str, port: int, redis_url: str) -> int:
     """Serve until SIGTERM or SIGINT, letting open requests finish; returns the exit code."""
     log_json_lines("service")
+    warnings.filterwarnings("ignore", module="PIL")  # its doubts about uploads are no news for the log
     changes = Changes(redis_url)
     try:
         app = create_app(JobStore(connect(redis_url)), changes, Settings())

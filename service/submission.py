@@ -99,9 +99,9 @@ def submission_routes(store: JobStore, changes: Changes, keys: Keys, settings: S
         record_seconds=max(settings.record_seconds, settings.result_seconds),
     )
 
-    def check(field: str, upload: bytes) -> PictureFormat:
+    def check(field: str, upload: bytes, asked: PictureFormat | None) -> PictureFormat:
         return check_upload(
-            field, upload, max_bytes=settings.max_upload_bytes, max_pixels=settings.max_pixels
+            field, upload, asked, max_bytes=settings.max_upload_bytes, max_pixels=settings.max_pixels
         )
 
     def enqueue(
@@ -184,7 +184,7 @@ def submission_routes(store: JobStore, changes: Changes, keys: Keys, settings: S
     ) -> JSONResponse:
         """Queue a job that replaces every face found in `image` and keeps everything else."""
         upload = await image.read()
-        as_sent = await run_in_threadpool(check, "image", upload)
+        written = await run_in_threadpool(check, "image", upload, format)
         parameters = Parameters(
             d=d,
             seed=_drawn(seed),
@@ -192,7 +192,7 @@ def submission_routes(store: JobStore, changes: Changes, keys: Keys, settings: S
             guidance_scale=guidance_scale,
             sampler=sampler,
             faces=faces,
-            format=format or as_sent,
+            format=written,
         )
         return await accept(
             call,
@@ -224,15 +224,15 @@ def submission_routes(store: JobStore, changes: Changes, keys: Keys, settings: S
     ) -> JSONResponse:
         """Queue a job that gives the faces in `driving` the identity of the largest face in `source`."""
         source_upload, driving_upload = await source.read(), await driving.read()
-        await run_in_threadpool(check, "source", source_upload)
-        as_sent = await run_in_threadpool(check, "driving", driving_upload)
+        await run_in_threadpool(check, "source", source_upload, None)
+        written = await run_in_threadpool(check, "driving", driving_upload, format)
         parameters = Parameters(
             seed=_drawn(seed),
             steps=steps,
             guidance_scale=guidance_scale,
             sampler=sampler,
             faces=faces,
-            format=format or as_sent,
+            format=written,
         )
         pictures = {"source": source_upload, "driving": driving_upload}
         return await accept(
