@@ -169,6 +169,8 @@ class FaceFinder:
         if pixels.dtype != np.uint8 or pixels.shape[2:] != (3,):
             kind = f"{pixels.dtype} {pixels.shape}"
             raise PictureError(f"the picture is {kind}, it must be uint8 (height, width, 3)")
+        if min(pixels.shape[:2]) < NARROWEST:  # a strip of 1 x 60,000 pixels would take minutes
+            return []
         scales = list(_scales(*pixels.shape[:2]))
         photo = Pyramid(pixels, [scale for scale in scales if scale < 1])
         with self._turn:
