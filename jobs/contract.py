@@ -117,6 +117,7 @@ class JobRequest(_Value):
     parameters: Parameters
     reference: str | None
     owner: str | None = Field(default=None, description="The name of the caller's API key, if it has one.")
+    request_id: str | None = Field(default=None, description="Of the HTTP request, for logs.")
     created_at: datetime
     limits: Limits
     idempotency: Idempotency | None = None

@@ -8,11 +8,13 @@ Under `face-anon:`:
 - `workers` hash: the model each live worker has loaded; a field expires unless its worker renews it
 - `metrics` hash: each live worker's Prometheus text, expiring as its field in `workers` does
 - `durations` list: how many milliseconds the latest jobs took
+- `reserved`, `unfinished:{owner}`, `bucket:{digest}`: see `jobs.limits`
 - `changes:{id}` channel: a message at each change of a job, for `jobs.changes`
 
 RQ owns the queue and the job's execution under `rq:`; of a job it knows only the id.
 """
 
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -29,6 +31,7 @@ from rq.results import Result
 from rq.serializers import JSONSerializer
 
 from jobs.contract import UPLOADS, Idempotency, JobRequest, Model, Outcome, Problem, Progress, Status, Timings
+from jobs.limits import Places, RequestRate, occupy, unfinished_key
 
 QUEUE_NAME = "face-anon"
 RUN_JOB = "worker.run.run_job"
@@ -57,10 +60,11 @@ return 1
 """
 
 # Publishes the outcome of a job that still exists and has none, and erases its uploads; returns 1 if it did.
-# KEYS: job, result, idempotency (or job again), uploads...
-# ARGV: outcome, seconds to keep it, picture ("" for none), seconds to keep that, channel
+# KEYS: job, result, idempotency (or job again), unfinished jobs of its owner, uploads...
+# ARGV: outcome, seconds to keep it, picture ("" for none), seconds to keep that, channel, job's id
 _PUBLISH = """
-redis.call('DEL', unpack(KEYS, 4))
+redis.call('DEL', unpack(KEYS, 5))
+redis.call('ZREM', KEYS[4], ARGV[6])
 if redis.call('EXISTS', KEYS[1]) == 0 or redis.call('HSETNX', KEYS[1], 'outcome', ARGV[1]) == 0 then
   return 0
 end
@@ -99,6 +103,7 @@ class JobStore:
         """Work on `redis`, a client that returns bytes."""
         self._redis = redis
         self._queue = Queue(QUEUE_NAME, connection=redis, serializer=JSONSerializer)
+        self._places = Places(redis, self._queue.key)
         self._change = redis.register_script(_CHANGE)
         self._publish = redis.register_script(_PUBLISH)
 
@@ -110,13 +115,30 @@ class JobStore:
     # What the service calls
 
     def submit(
-        self, request: JobRequest, pictures: Mapping[str, bytes], *, waiting_seconds: int
+        self,
+        request: JobRequest,
+        pictures: Mapping[str, bytes],
+        *,
+        waiting_seconds: int,
+        max_queued: int,
+        max_owned: int,
     ) -> JobRequest:
         """Store the request and its pictures, by name, and queue it: all of it or nothing.
 
         Returns the request, or the earlier one with the same idempotency key where its job still exists.
-        A job that has not ended after `waiting_seconds` is gone, with its uploads.
+        A job that has not ended after `waiting_seconds` is gone, with its uploads. Raises `QueueFullError`
+        where `max_queued` jobs wait, and `TooManyJobsError` where the owner has `max_owned` unfinished ones
+        (0: as many as it likes).
         """
+        if request.idempotency and (earlier := self.earlier(request.idempotency)):
+            return earlier
+        self._places.reserve(request, max_queued=max_queued, max_owned=max_owned)
+        submitted = self._submit(request, pictures, waiting_seconds)
+        if submitted is not request:
+            self._places.release(request)
+        return submitted
+
+    def _submit(self, request: JobRequest, pictures: Mapping[str, bytes], waiting_seconds: int) -> JobRequest:
         with self._redis.pipeline(transaction=True) as pipeline:
             while True:
                 try:
@@ -198,6 +220,7 @@ class JobStore:
             if request.idempotency:
                 pipeline.delete(_idempotency_key(request.idempotency))
             self._forget_execution(pipeline, job_id)
+            pipeline.zrem(unfinished_key(request.owner), job_id)
             pipeline.publish(f"{CHANGES}{job_id}", "deleted")
             deleted, *_ = pipeline.execute()
         return bool(deleted)
@@ -219,6 +242,16 @@ class JobStore:
             return None
         mean_seconds: float = sum(map(int, durations)) / len(durations) / 1000
         return round((position - 0.5) * mean_seconds / len(workers), 1)
+
+    def oldest_queued(self) -> datetime | None:
+        """Return when the job that is next was made; None where none waits."""
+        next_id: bytes | None = self._redis.lindex(self._queue.key, 0)  # type: ignore[assignment]
+        request = self._redis.hget(_job_key(next_id.decode()), "request") if next_id else None
+        return JobRequest.model_validate_json(request).created_at if request else None
+
+    def request_rate(self, per_second: float, burst: int) -> RequestRate:
+        """Return a counter of callers' requests."""
+        return RequestRate(self._redis, per_second, burst)
 
     def models(self) -> list[Model]:
         """Return the model of each live worker that is ready for jobs."""
@@ -280,13 +313,20 @@ class JobStore:
         uploads = [_upload_key(request.id, name) for name in UPLOADS[request.kind]]
         repeated = request.idempotency
         same_life = _idempotency_key(repeated) if repeated else _job_key(request.id)
-        keys = [_job_key(request.id), _result_key(request.id), same_life, *uploads]
+        keys = [
+            _job_key(request.id),
+            _result_key(request.id),
+            same_life,
+            unfinished_key(request.owner),
+            *uploads,
+        ]
         arguments: list[str | bytes | int] = [
             outcome.model_dump_json(),
             request.limits.record_seconds,
             picture or b"",
             request.limits.result_seconds,
             f"{CHANGES}{request.id}",
+            request.id,
         ]
         published = bool(self._publish(keys=keys, args=arguments))
         if published and outcome.status is Status.SUCCEEDED:
@@ -310,6 +350,7 @@ class JobStore:
     ) -> None:
         pipeline.hset(_job_key(request.id), mapping={"request": request.model_dump_json()})
         pipeline.expire(_job_key(request.id), waiting_seconds)
+        occupy(pipeline, request, time.time() + waiting_seconds, waiting_seconds)
         for name, picture in pictures.items():
             pipeline.set(_upload_key(request.id, name), picture, ex=waiting_seconds)
         retries = request.limits.max_deaths - 1

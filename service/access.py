@@ -1,15 +1,18 @@
-"""Who is calling: the API key of a request, checked before anything of its body is read. Routers whose
-`route_class` is `keyed_route` are closed; `service.keys` knows the keys, whose names are the owners of jobs.
+"""Who is calling, and whether it may call now: checked before anything of a request's body is read.
+`service.keys` knows the API keys, whose names are the owners of jobs; `jobs.limits` counts requests.
 """
 
+import math
 from collections.abc import Callable, Coroutine
 from http import HTTPStatus
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Request, Response, Security
+from fastapi.concurrency import run_in_threadpool
 from fastapi.routing import APIRoute
 from fastapi.security import APIKeyHeader, HTTPBearer
 
+from jobs.limits import RequestRate
 from service.keys import Keys
 from service.problems import ProblemError, describe
 
@@ -20,42 +23,59 @@ SCHEMES: list[Callable[..., Any]] = [
 ]
 
 
-def closed_router(keys: Keys, prefix: str = "") -> APIRouter:
-    """Return a router whose endpoints want one of `keys`, where there are any; it documents that too."""
-    if keys.open:
-        return APIRouter(prefix=prefix)
-    return APIRouter(
-        prefix=prefix,
-        route_class=keyed_route(keys),
-        dependencies=[Security(scheme) for scheme in SCHEMES],  # for the OpenAPI document: the check is ours
-        responses=describe(HTTPStatus.UNAUTHORIZED),
-    )
+class Access:
+    """The door of the endpoints that cost something: one of `keys`, where there are any, within `rate`."""
+
+    def __init__(self, keys: Keys, rate: RequestRate | None = None) -> None:
+        self._keys = keys
+        self._rate = rate
+
+    def router(self, prefix: str = "") -> APIRouter:
+        """Return a router whose endpoints are behind this door, and documented so."""
+        problems = [HTTPStatus.UNAUTHORIZED] if not self._keys.open else []
+        problems += [HTTPStatus.TOO_MANY_REQUESTS] if self._rate else []
+        if not problems:
+            return APIRouter(prefix=prefix)
+        return APIRouter(
+            prefix=prefix,
+            route_class=self._route_class(),
+            # for the OpenAPI document: what they find is not asked for
+            dependencies=[] if self._keys.open else [Security(scheme) for scheme in SCHEMES],
+            responses=describe(*problems),
+        )
+
+    async def enter(self, request: Request) -> None:
+        """Note the caller's name, None where the service is open; raises the `401` and the `429`."""
+        owner = None if self._keys.open else _name_of_key(request, self._keys)
+        request.state.owner = owner
+        if self._rate:
+            address = request.client.host if request.client else ""
+            caller = f"address {address}" if owner is None else f"key {owner}"
+            seconds = await run_in_threadpool(self._rate.seconds_to_wait, caller)
+            if seconds:
+                detail = f"too many requests at once; the next one is taken in {seconds} s"
+                headers = {"Retry-After": str(math.ceil(seconds))}
+                raise ProblemError(HTTPStatus.TOO_MANY_REQUESTS, "too_many_requests", detail, headers=headers)
+
+    def _route_class(self) -> type[APIRoute]:
+        """Return routes that check first. A dependency would come too late: FastAPI reads the body before."""
+        access = self
+
+        class GuardedRoute(APIRoute):
+            def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
+                answer = super().get_route_handler()
+
+                async def enter_and_answer(request: Request) -> Response:
+                    await access.enter(request)
+                    return await answer(request)
+
+                return enter_and_answer
+
+        return GuardedRoute
 
 
-def keyed_route(keys: Keys) -> type[APIRoute]:
-    """Return a class of routes that answer only to `keys`.
-
-    A dependency would come too late: FastAPI reads the body, which may be a large upload, before it.
-    """
-
-    class KeyedRoute(APIRoute):
-        def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
-            answer = super().get_route_handler()
-
-            async def check_and_answer(request: Request) -> Response:
-                request.state.owner = caller_of(request, keys)
-                return await answer(request)
-
-            return check_and_answer
-
-    return KeyedRoute
-
-
-def caller_of(request: Request, keys: Keys) -> str:
-    """Return the name of the key that the request came with; raises the `401` without one.
-
-    RFC 6750, section 2.1 and 3; a bearer token beats `X-API-Key`.
-    """
+def _name_of_key(request: Request, keys: Keys) -> str:
+    """Return whose key the request came with (RFC 6750, sections 2.1 and 3); a token beats `X-API-Key`."""
     scheme, _, token = request.headers.get("authorization", "").partition(" ")
     sent = token.strip() if scheme.lower() == "bearer" else request.headers.get("x-api-key", "")
     if not sent:

@@ -16,9 +16,8 @@ from fastapi.responses import StreamingResponse
 from jobs.changes import Changes
 from jobs.contract import PictureFormat, Status
 from jobs.store import JobRecord, JobStore
-from service.access import Owner, closed_router
+from service.access import Access, Owner
 from service.answers import JobAnswer, job_answer
-from service.keys import Keys
 from service.problems import ProblemError, describe
 from service.waiting import Event, Wait, job_at_end, job_events, requested_wait
 
@@ -68,9 +67,9 @@ def entity_tag(body: str) -> str:
     return f'"{hashlib.sha256(body.encode()).hexdigest()[:32]}"'
 
 
-def job_routes(store: JobStore, changes: Changes, keys: Keys, *, heartbeat_seconds: float) -> APIRouter:
+def job_routes(store: JobStore, changes: Changes, access: Access, *, heartbeat_seconds: float) -> APIRouter:
     """Return the endpoints over the jobs in `store`, each caller's for itself."""
-    routes = closed_router(keys, prefix="/jobs")
+    routes = access.router(prefix="/jobs")
 
     @routes.get(
         "/{job_id}",

