@@ -1,4 +1,4 @@
-"""The service as one ASGI app: its endpoints, its limits on requests, its errors, its health.
+"""The service as one ASGI app: its endpoints, and what every request goes through before and after them.
 
 `service.main` runs it; `service.submission` makes jobs, `service.job_endpoints` has what comes after.
 """
@@ -10,32 +10,32 @@ from contextlib import asynccontextmanager, suppress
 from http import HTTPStatus
 
 import pi_heif
-from fastapi import FastAPI
+from fastapi import APIRouter, FastAPI
+from fastapi.middleware.cors import CORSMiddleware
 from PIL import Image
-from pydantic import BaseModel, Field
-from redis.exceptions import ConnectionError as RedisConnectionError
-from redis.exceptions import TimeoutError as RedisTimeoutError
 from starlette.formparsers import MultiPartParser
 
 from jobs.changes import Changes
+from jobs.limits import RequestRate
 from jobs.store import JobStore
+from service.access import Access
 from service.body_limit import BodyLimit
-from service.job_endpoints import POLL_SECONDS, job_routes
+from service.gateway import Gateway
+from service.health import health_routes
+from service.job_endpoints import job_routes
 from service.keys import Keys, read_keys
+from service.metrics import RequestMetrics, WholeService, metrics_route
 from service.page.routes import install_page
-from service.problems import ProblemError, describe, install
-from service.settings import Settings
+from service.problems import describe, install
+from service.requests import Requests
+from service.settings import Settings, trusted_networks
 from service.submission import submission_routes
 
 log = logging.getLogger("face_anon.service")
 
 ROOM_FOR_FIELDS = 64 * 1024
-
-
-class Health(BaseModel):
-    """The process lives, or is ready for jobs."""
-
-    status: str = Field(examples=["ok"])
+CALLERS_HEADERS = ["Authorization", "X-API-Key", "Idempotency-Key", "Prefer", "X-Request-ID", "Last-Event-ID"]
+ANSWERS_HEADERS = ["Location", "Retry-After", "ETag", "Preference-Applied", "X-Request-ID"]
 
 
 def create_app(store: JobStore, changes: Changes, settings: Settings) -> FastAPI:
@@ -61,34 +61,46 @@ def create_app(store: JobStore, changes: Changes, settings: Settings) -> FastAPI
         version="0.1.0",
         summary="Anonymizes or swaps the faces in photos.",
         responses=describe(HTTPStatus.INTERNAL_SERVER_ERROR),
+        redirect_slashes=False,  # a redirect would name the host, which a gateway hides
     )
     body_limit = 2 * settings.max_upload_bytes + ROOM_FOR_FIELDS
-    app.add_middleware(BodyLimit, limit=body_limit)
     MultiPartParser.spool_max_size = body_limit  # an upload stays in memory: it never touches the disk
     Image.MAX_IMAGE_PIXELS = None  # our own limit is checked from the header
     pi_heif.register_heif_opener()
+    metrics = RequestMetrics()
     install(app)
-    app.include_router(submission_routes(store, changes, keys, settings))
-    app.include_router(job_routes(store, changes, keys, heartbeat_seconds=settings.heartbeat_seconds))
+    _add_middleware(app, settings, body_limit, metrics)
+    access = Access(keys, _rate(store, settings))
+    app.include_router(submission_routes(store, changes, access, settings))
+    app.include_router(job_routes(store, changes, access, heartbeat_seconds=settings.heartbeat_seconds))
+    app.include_router(health_routes(store))
     install_page(app, store, settings, needs_key=not keys.open)
-
-    @app.get("/healthz", summary="The process lives")
-    def healthz() -> Health:
-        """Answer as long as the process can."""
-        return Health(status="ok")
-
-    @app.get("/readyz", responses=describe(HTTPStatus.SERVICE_UNAVAILABLE), summary="Ready for jobs")
-    def readyz() -> Health:
-        """Answer 200 where Redis answers and a worker with a loaded model is there."""
-        try:
-            ready = bool(store.models())
-        except (RedisConnectionError, RedisTimeoutError) as error:
-            raise _not_ready("Redis does not answer", "redis") from error
-        if not ready:
-            raise _not_ready("no worker with a loaded model is there", "worker")
-        return Health(status="ready")
-
+    scraped = Access(keys).router() if settings.metrics_need_key else APIRouter()
+    app.include_router(metrics_route(scraped, WholeService(store, changes, metrics)))
     return app
+
+
+def _add_middleware(app: FastAPI, settings: Settings, body_limit: int, metrics: RequestMetrics) -> None:
+    """Wrap the endpoints, from the innermost to the outermost."""
+    app.add_middleware(BodyLimit, limit=body_limit)
+    if settings.cors_origins:
+        app.add_middleware(
+            CORSMiddleware,
+            allow_origins=[origin.strip() for origin in settings.cors_origins.split(",")],
+            allow_methods=["GET", "POST", "DELETE"],
+            allow_headers=CALLERS_HEADERS,
+            expose_headers=ANSWERS_HEADERS,
+        )
+    app.add_middleware(Requests, metrics=metrics)
+    app.add_middleware(
+        Gateway, trusted=trusted_networks(settings.trusted_proxies), root_path=settings.root_path
+    )
+
+
+def _rate(store: JobStore, settings: Settings) -> RequestRate | None:
+    if not settings.requests_per_second:
+        return None
+    return store.request_rate(settings.requests_per_second, settings.request_burst)
 
 
 def _say_who_may_call(keys: Keys) -> None:
@@ -96,10 +108,3 @@ def _say_who_may_call(keys: Keys) -> None:
         log.warning("no API key is set: everybody who reaches this service can use it and see every job")
     else:
         log.info("API keys of %s", ", ".join(keys.names))
-
-
-def _not_ready(detail: str, missing: str) -> ProblemError:
-    headers = {"Retry-After": str(POLL_SECONDS)}
-    return ProblemError(
-        HTTPStatus.SERVICE_UNAVAILABLE, "not_ready", detail, headers=headers, missing=[missing]
-    )

@@ -5,6 +5,7 @@ import warnings
 from types import FrameType
 
 import uvicorn
+from pydantic import ValidationError
 
 from jobs.changes import Changes
 from jobs.logs import log_json_lines
@@ -34,9 +35,15 @@ def run_service(host: str, port: int, redis_url: str) -> int:
     """Serve until SIGTERM or SIGINT, letting open requests finish; returns the exit code."""
     log_json_lines("service")
     warnings.filterwarnings("ignore", module="PIL")  # its doubts about uploads are no news for the log
-    changes = Changes(redis_url)
     try:
-        app = create_app(JobStore(connect(redis_url)), changes, Settings())
+        settings = Settings()
+        logging.getLogger().setLevel(settings.log_level)
+        changes = Changes(redis_url)
+        app = create_app(JobStore(connect(redis_url)), changes, settings)
+    except ValidationError as error:
+        for wrong in error.errors():
+            log.error("FACE_ANON_%s: %s", str(wrong["loc"][0]).upper(), wrong["msg"])  # noqa: TRY400
+        return BAD_SETTINGS
     except KeysError as error:
         log.error("%s", error)  # noqa: TRY400  the sentence is for the operator
         return BAD_SETTINGS
@@ -46,7 +53,8 @@ def run_service(host: str, port: int, redis_url: str) -> int:
         port=port,
         log_config=None,
         log_level="warning",
-        access_log=False,
+        access_log=False,  # service.requests logs
+        proxy_headers=False,  # service.gateway reads them
         timeout_graceful_shutdown=5,
     )
     _Server(config, changes).run()

@@ -1,5 +1,6 @@
 """Every error of the service as `application/problem+json` (RFC 9457) with a stable `code`, those of the
-framework included. Endpoints raise `ProblemError`; `install` turns it, and all else, into an answer.
+framework included. Endpoints raise `ProblemError`; `install` turns it, and the framework's, into answers;
+`service.requests` those that nobody expected.
 """
 
 import logging
@@ -38,6 +39,9 @@ class ProblemAnswer(BaseModel):
     status: int = Field(examples=[415])
     detail: str = Field(examples=["image is not a picture in a format we read"])
     code: str = Field(examples=["not_a_picture"])
+    request_id: str | None = Field(
+        default=None, description="As in `X-Request-ID` and in the log.", examples=["0b7c55f2c1d84a0e"]
+    )
     errors: list[InvalidField] | None = Field(default=None, description="The wrong fields of a 422.")
     missing: list[str] | None = Field(default=None, description="What /readyz found missing.")
 
@@ -82,16 +86,18 @@ def install(app: FastAPI) -> None:
     app.add_exception_handler(RequestValidationError, _validation_problem)
     for unavailable in (RedisConnectionError, RedisTimeoutError, OutOfMemoryError):
         app.add_exception_handler(unavailable, _redis_problem)
-    app.add_exception_handler(Exception, _unexpected_problem)
 
 
-def _answer(problem: ProblemAnswer, headers: Mapping[str, str] | None = None) -> JSONResponse:
+def _answer(
+    problem: ProblemAnswer, request_id: str | None, headers: Mapping[str, str] | None = None
+) -> JSONResponse:
+    problem.request_id = request_id
     return JSONResponse(
         problem.model_dump(exclude_none=True), problem.status, dict(headers or {}), media_type=MEDIA_TYPE
     )
 
 
-async def _http_problem(_request: Request, error: Exception) -> JSONResponse:
+async def _http_problem(request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, HTTPException)  # noqa: S101  the handler is registered for this class
     status = HTTPStatus(error.status_code)
     ours = error if isinstance(error, ProblemError) else None
@@ -102,10 +108,10 @@ async def _http_problem(_request: Request, error: Exception) -> JSONResponse:
         code=ours.code if ours else status.name.lower(),
         missing=ours.missing if ours else None,
     )
-    return _answer(problem, error.headers)
+    return _answer(problem, _id_of(request), error.headers)
 
 
-async def _validation_problem(_request: Request, error: Exception) -> JSONResponse:
+async def _validation_problem(request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, RequestValidationError)  # noqa: S101  as above
     wrong = [
         InvalidField(field=_field_name(item["loc"]), reason=item["msg"], value=_shown(item.get("input")))
@@ -116,7 +122,8 @@ async def _validation_problem(_request: Request, error: Exception) -> JSONRespon
     return _answer(
         ProblemAnswer(
             title=status.phrase, status=status, detail=named, code="invalid_parameter", errors=wrong
-        )
+        ),
+        _id_of(request),
     )
 
 
@@ -129,16 +136,22 @@ def _shown(value: object) -> str | None:
     return str(value)[:100] if isinstance(value, str | int | float) else None
 
 
-async def _redis_problem(_request: Request, error: Exception) -> JSONResponse:
+async def _redis_problem(request: Request, error: Exception) -> JSONResponse:
     log.error("Redis does not answer: %s", error)
     detail = "The job store does not answer; try again."
     return await _http_problem(
-        _request, retry_later(HTTPStatus.SERVICE_UNAVAILABLE, "store_unavailable", detail)
+        request, retry_later(HTTPStatus.SERVICE_UNAVAILABLE, "store_unavailable", detail)
     )
 
 
-async def _unexpected_problem(_request: Request, error: Exception) -> JSONResponse:
-    log.error("unexpected error", exc_info=error)
+def unexpected_problem(request_id: str) -> JSONResponse:
+    """Return the `500` that stands for an error nobody expected; the log has more."""
     status = HTTPStatus.INTERNAL_SERVER_ERROR
     detail = "Something in the service went wrong."
-    return _answer(ProblemAnswer(title=status.phrase, status=status, detail=detail, code="internal_error"))
+    problem = ProblemAnswer(title=status.phrase, status=status, detail=detail, code="internal_error")
+    return _answer(problem, request_id)
+
+
+def _id_of(request: Request) -> str | None:
+    request_id: str | None = getattr(request.state, "request_id", None)
+    return request_id

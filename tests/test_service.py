@@ -320,6 +320,7 @@ def test_health_readiness_and_the_contract(api: httpx.Client) -> None:
         "/jobs/{job_id}/cancel",
         "/healthz",
         "/readyz",
+        "/metrics",
     }
     problems = document["paths"]["/anonymize"]["post"]["responses"]
     assert {"200", "202", "400", "413", "415", "422", "429", "503"} <= set(problems)
