@@ -8,8 +8,11 @@ through diffusers' `cross_attention_kwargs`.
 Source of the wiring: Kung et al., "Face Anonymization Made Simple", WACV 2025, section 3.1.
 """
 
+import math
 import re
-from enum import StrEnum
+from collections.abc import Callable
+from enum import IntEnum, StrEnum
+from functools import lru_cache
 from typing import NamedTuple
 
 import torch
@@ -17,6 +20,8 @@ from diffusers import UNet2DConditionModel
 from diffusers.models.attention_processor import Attention, AttnProcessor2_0
 from torch import Tensor
 from torch.nn import functional
+
+from model.errors import CheckpointError
 
 States = dict[str, Tensor]
 """The input of each self-attention layer of a ReferenceNet, by layer name: (rows, tokens, channels)."""
@@ -52,12 +57,58 @@ class Wiring(StrEnum):
         return re.sub(r"attentions\.\d+\.transformer_blocks\.\d+", "attentions.0.transformer_blocks.0", layer)
 
 
+class Segment(IntEnum):
+    """Whose tokens they are, in the order in which the UNet's self-attention joins them."""
+
+    OWN = 0
+    SOURCE = 1
+    DRIVING = 2
+
+
+class Positions(StrEnum):
+    """What queries and keys of self-attention know of a token's place; a property of the checkpoint."""
+
+    NONE = "none"
+    """Nothing, as in Stable Diffusion, whose convolutions tell: the published weights."""
+    SINUSOIDAL = "sinusoidal"
+    """Row, column and segment: networks with few convolutions learn to look elsewhere much sooner."""
+
+    def added_to(self, hidden_states: Tensor, segment: Segment) -> Tensor:
+        """Return what queries or keys are projected from, for tokens (rows, height x width, channels)."""
+        if self is Positions.NONE:
+            return hidden_states
+        _, tokens, channels = hidden_states.shape
+        return hidden_states + sinusoids(tokens, channels, segment).to(hidden_states)
+
+
+@lru_cache
+def sinusoids(tokens: int, channels: int, segment: Segment) -> Tensor:
+    """Return the code (tokens, channels) of a square picture's tokens: a quarter tells the segment.
+
+    That is a third of a turn a segment; of the rest one half tells the row and one the column, from half a
+    turn across the picture to half a turn a token (Vaswani et al., "Attention is all you need", 2017).
+    """
+    side = math.isqrt(tokens)
+    if side * side != tokens or channels % 16:
+        raise CheckpointError(
+            f"positions need a square picture and channels in sixteens, not {tokens} tokens of {channels}"
+        )
+    turn = torch.full((tokens, channels // 8), 2 * math.pi * segment / len(Segment))
+    rates = torch.logspace(0, 1, channels * 3 // 16, base=float(side)) * (math.pi / side)
+    row, column = (
+        axis.reshape(-1, 1) * rates for axis in torch.meshgrid([torch.arange(side)] * 2, indexing="ij")
+    )
+    angles = torch.cat([turn, row, column], dim=1)
+    return torch.stack([angles.cos(), angles.sin()], dim=2).flatten(1)
+
+
 class CaptureSelfAttention(AttnProcessor2_0):
     """A ReferenceNet's self-attention: stock, and puts its input into the `states` of the call."""
 
-    def __init__(self, layer: str) -> None:
+    def __init__(self, layer: str, positions: Positions) -> None:
         super().__init__()
         self.layer = layer
+        self.positions = positions
 
     def __call__(
         self,
@@ -70,15 +121,24 @@ class CaptureSelfAttention(AttnProcessor2_0):
     ) -> Tensor:
         """Attend as usual; `states[layer]` becomes the hidden states (rows, tokens, channels)."""
         states[self.layer] = hidden_states
-        attended: Tensor = super().__call__(attn, hidden_states, encoder_hidden_states, attention_mask)
-        return attended
+        if self.positions is Positions.NONE:
+            attended: Tensor = super().__call__(attn, hidden_states, encoder_hidden_states, attention_mask)
+            return attended
+        placed = self.positions.added_to(hidden_states, Segment.OWN)
+        return attend(
+            attn,
+            split_heads(attn, attn.to_q(placed)),
+            split_heads(attn, attn.to_k(placed)),
+            split_heads(attn, attn.to_v(hidden_states)),
+        )
 
 
 class JoinedSelfAttention:
     """The UNet's self-attention: own queries over the keys and values of [own, source, driving] tokens."""
 
-    def __init__(self, layer: str) -> None:
+    def __init__(self, layer: str, positions: Positions) -> None:
         self.layer = layer
+        self.positions = positions
 
     def __call__(
         self,
@@ -92,13 +152,10 @@ class JoinedSelfAttention:
         """Attend from the UNet's tokens (rows, tokens, channels) to themselves and both references."""
         key, value = references[self.layer]
         tokens = hidden_states.shape[1]
-        key[:, :, :tokens] = split_heads(attn, attn.to_k(hidden_states))
+        placed = self.positions.added_to(hidden_states, Segment.OWN)
+        key[:, :, :tokens] = split_heads(attn, attn.to_k(placed))
         value[:, :, :tokens] = split_heads(attn, attn.to_v(hidden_states))
-        query = split_heads(attn, attn.to_q(hidden_states))
-        attended = functional.scaled_dot_product_attention(query, key, value)
-        attended = attended.transpose(1, 2).flatten(2)  # (rows, tokens, channels)
-        projected: Tensor = attn.to_out[0](attended)
-        return projected
+        return attend(attn, split_heads(attn, attn.to_q(placed)), key, value)
 
 
 class PlainCrossAttention(AttnProcessor2_0):
@@ -119,6 +176,14 @@ class PlainCrossAttention(AttnProcessor2_0):
         return attended
 
 
+def attend(attn: Attention, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+    """Attend with heads split, and project to hidden states (rows, tokens, channels)."""
+    attended = functional.scaled_dot_product_attention(query, key, value)
+    attended = attended.transpose(1, 2).flatten(2)  # (rows, tokens, channels)
+    projected: Tensor = attn.to_out[0](attended)
+    return projected
+
+
 def split_heads(attn: Attention, projected: Tensor) -> Tensor:
     """Reshape (rows, tokens, channels) to (rows, heads, tokens, channels per head)."""
     rows, tokens, channels = projected.shape
@@ -134,23 +199,24 @@ def self_attention_layers(network: UNet2DConditionModel) -> dict[str, Attention]
     }
 
 
-def install_capture(referencenet: UNet2DConditionModel) -> None:
+def install_capture(referencenet: UNet2DConditionModel, positions: Positions = Positions.NONE) -> None:
     """Let a ReferenceNet hand out its states: call it with `cross_attention_kwargs={"states": {}}`."""
-    _install(referencenet, CaptureSelfAttention)
+    install(referencenet, lambda layer: CaptureSelfAttention(layer, positions))
 
 
-def install_joining(unet: UNet2DConditionModel) -> None:
+def install_joining(unet: UNet2DConditionModel, positions: Positions = Positions.NONE) -> None:
     """Let the UNet read references: call it with `cross_attention_kwargs={"references": references}`."""
-    _install(unet, JoinedSelfAttention)
+    install(unet, lambda layer: JoinedSelfAttention(layer, positions))
 
 
-def _install(
-    network: UNet2DConditionModel, processor: type[CaptureSelfAttention] | type[JoinedSelfAttention]
-) -> None:
+def install(network: UNet2DConditionModel, self_attention: Callable[[str], object]) -> None:
+    """Give each self-attention layer the processor made of its name, and the others one that ignores its
+    call.
+    """
     for name, module in network.named_modules():
         if isinstance(module, Attention):
             is_self = name.endswith(".attn1")
-            module.set_processor(processor(name) if is_self else PlainCrossAttention())
+            module.set_processor(self_attention(name) if is_self else PlainCrossAttention())
 
 
 def project_references(
@@ -164,8 +230,13 @@ def project_references(
     references: References = {}
     for name, attn in self_attention_layers(unet).items():
         layer = wiring.read_by(name)
+        positions: Positions = attn.processor.positions
         references[name] = KeysValues(
-            _with_room_for_own(attn, attn.to_k(source[layer]), attn.to_k(driving[layer])),
+            _with_room_for_own(
+                attn,
+                attn.to_k(positions.added_to(source[layer], Segment.SOURCE)),
+                attn.to_k(positions.added_to(driving[layer], Segment.DRIVING)),
+            ),
             _with_room_for_own(attn, attn.to_v(source[layer]), attn.to_v(driving[layer])),
         )
     return references

@@ -13,20 +13,22 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from diffusers import AutoencoderKL, DDPMScheduler, UNet2DConditionModel
+from diffusers import AutoencoderDC, AutoencoderKL, DDPMScheduler, UNet2DConditionModel
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from safetensors import SafetensorError
 from torch import Tensor
 from transformers import CLIPImageProcessorPil, CLIPVisionModel
 from transformers.utils.logging import disable_progress_bar
 
-from model.attention import States, Wiring, install_capture, install_joining
+from model.attention import Positions, States, Wiring, install_capture, install_joining
+from model.autoencoder import Autoencoder, reduction
 from model.errors import CheckpointError
 
 PROPERTIES_FILE = "checkpoint.json"
 WEIGHTS_FILES = {
     UNet2DConditionModel: "diffusion_pytorch_model.safetensors",
     AutoencoderKL: "diffusion_pytorch_model.safetensors",
+    AutoencoderDC: "diffusion_pytorch_model.safetensors",
     CLIPVisionModel: "model.safetensors",
 }
 
@@ -67,6 +69,7 @@ class Properties(BaseModel):
     name: str | None = None
     revision: str | None = None
     wiring: Wiring = Wiring.FIRST_OF_BLOCK
+    positions: Positions = Positions.NONE
     demonstration: bool = False
     defaults: Defaults = Defaults()
 
@@ -80,7 +83,7 @@ class Checkpoint:
     unet: UNet2DConditionModel
     referencenet: UNet2DConditionModel
     conditioning_referencenet: UNet2DConditionModel
-    vae: AutoencoderKL
+    vae: Autoencoder
     image_encoder: CLIPVisionModel
     feature_extractor: CLIPImageProcessorPil
     scheduler: DDPMScheduler
@@ -106,7 +109,7 @@ class Checkpoint:
     @property
     def resolution(self) -> int:
         """The side, in pixels, of the square faces the model takes and makes."""
-        return int(self.unet.config.sample_size * _reduction(self.vae))
+        return int(self.unet.config.sample_size * reduction(self.vae))
 
     @cached_property
     def unconditional_states(self) -> States:
@@ -152,15 +155,12 @@ def load_checkpoint(
     unet = _network(folder / "unet", dtype)
     referencenet = _network(folder / "referencenet", dtype)
     conditioning_referencenet = _network(folder / "conditioning_referencenet", dtype)
-    vae_config = _expect_class(folder / "vae", "config.json", "_class_name", {"AutoencoderKL"})
-    vae = _weights(
-        AutoencoderKL, folder / "vae", torch.float32 if vae_config.get("force_upcast", True) else dtype
-    )
+    vae = _autoencoder(folder / "vae", dtype)
     _expect_class(folder / "image_encoder", "config.json", "model_type", {"clip_vision_model", "clip"})
     image_encoder = _weights(CLIPVisionModel, folder / "image_encoder", dtype)
-    install_joining(unet)
-    install_capture(referencenet)
-    install_capture(conditioning_referencenet)
+    install_joining(unet, properties.positions)
+    install_capture(referencenet, properties.positions)
+    install_capture(conditioning_referencenet, properties.positions)
     checkpoint = Checkpoint(
         folder=folder,
         properties=properties,
@@ -207,10 +207,6 @@ def checkpoint_revision(folder: Path) -> str:
     return digest.hexdigest()[:12]
 
 
-def _reduction(vae: AutoencoderKL) -> int:
-    return int(2 ** (len(vae.config.block_out_channels) - 1))
-
-
 def _config(part: Path, name: str) -> dict[str, Any]:
     file = part / name
     if not part.is_dir():
@@ -230,6 +226,18 @@ def _network(part: Path, dtype: torch.dtype) -> UNet2DConditionModel:
     # "ReferenceNetModel" is what the published ReferenceNets call the stock structure.
     _expect_class(part, "config.json", "_class_name", {"UNet2DConditionModel", "ReferenceNetModel"})
     return _weights(UNet2DConditionModel, part, dtype)
+
+
+def _autoencoder(part: Path, dtype: torch.dtype) -> Autoencoder:
+    config = _expect_class(part, "config.json", "_class_name", {"AutoencoderKL", "AutoencoderDC"})
+    if config["_class_name"] == "AutoencoderDC":
+        # Its linear transforms carry offsets that 16 bits round off.
+        dc: AutoencoderDC = _weights(AutoencoderDC, part, torch.float32)
+        return dc
+    kl: AutoencoderKL = _weights(
+        AutoencoderKL, part, torch.float32 if config.get("force_upcast", True) else dtype
+    )
+    return kl
 
 
 def _expect_class(part: Path, name: str, field: str, classes: set[str]) -> dict[str, Any]:

@@ -12,6 +12,7 @@ from PIL import Image
 from torch import Tensor
 
 from model.attention import References, States, project_references
+from model.autoencoder import encode
 from model.checkpoint import Checkpoint, reference_states
 
 
@@ -45,7 +46,7 @@ def encode_image(checkpoint: Checkpoint, image: Image.Image) -> EncodedImage:
     pooled = checkpoint.image_encoder(features.to(checkpoint.device, checkpoint.dtype)).pooler_output
     pixels = torch.from_numpy(np.array(resized)).to(checkpoint.device, checkpoint.vae.dtype)
     pixels = (pixels / 127.5 - 1.0).permute(2, 0, 1).unsqueeze(0)  # (1, 3, size, size) in -1..1
-    posterior = checkpoint.vae.encode(pixels).latent_dist
+    posterior = encode(checkpoint.vae, pixels)
     dtype = checkpoint.latent_dtype
     return EncodedImage(pooled[:, None], posterior.mean.to(dtype), posterior.std.to(dtype))
 

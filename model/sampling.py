@@ -15,6 +15,7 @@ from diffusers import DDPMScheduler
 from PIL import Image
 from torch import Generator, Tensor
 
+from model.autoencoder import decode
 from model.checkpoint import Checkpoint
 from model.conditioning import Conditioning
 
@@ -107,7 +108,5 @@ def guided_prediction(
 @torch.inference_mode()
 def decode_face(checkpoint: Checkpoint, latents: Tensor) -> Image.Image:
     """Decode scaled latents (1, channels, height, width) to an RGB image of the model's resolution."""
-    unscaled = latents / checkpoint.vae.config.scaling_factor
-    decoded = checkpoint.vae.decode(unscaled.to(checkpoint.vae.dtype)).sample
-    pixels = (decoded[0].float() / 2 + 0.5).clamp(0, 1).permute(1, 2, 0)  # (height, width, 3) in 0..1
+    pixels = decode(checkpoint.vae, latents)[0].permute(1, 2, 0)  # (height, width, 3) in 0..1
     return Image.fromarray((pixels * 255).round().to(torch.uint8).cpu().numpy().astype(np.uint8))
