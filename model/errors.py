@@ -39,3 +39,7 @@ class NoFaceError(ModelError):
 
 class StoppedError(ModelError):
     """Raised by a step callback to stop a run; the run ends within one step."""
+
+
+class TrainingError(ModelError):
+    """A training run that cannot start or go on as asked; names the field or file."""

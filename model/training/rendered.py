@@ -1,0 +1,83 @@
+"""Triplets of rendered portraits, encoded once.
+
+The pool comes before. From a group of n identities by n attributes n portraits are taken, no two of one
+identity or in the same attributes. Each is source and driving picture: the n x n pairs are n^2 rows, of 2 n
+passes through a ReferenceNet, and every truth is in the group. In n of the rows source and driving are one
+picture, which is what anonymization asks for.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Generator, Tensor
+
+from model.training.noising import Triplets
+from model.training.parts import Parts
+from model.training.pool import Pool
+
+
+@dataclass(frozen=True)
+class EncodedGroups:
+    """Latents (groups, n, n, channels, height, width) and tokens (groups, n, n, width)."""
+
+    latents: Tensor
+    tokens: Tensor
+
+    @classmethod
+    def of(cls, pool: Pool, groups: int, parts: Parts, kept: Path) -> "EncodedGroups":
+        """Encode the first groups of a pool, or read what was encoded into the folder `kept` before."""
+        file = kept / f"encoded-{groups}-seed{pool.seed}.safetensors"
+        if file.exists():
+            return cls(**load_file(file))
+        encoded = []
+        for index in range(groups):
+            portraits = pool.group(index)
+            encoded.append(parts.encode(portraits.reshape(-1, *portraits.shape[2:]), None))
+        shape = (groups, pool.side, pool.side)
+        latents, tokens = (torch.stack(each).cpu() for each in zip(*encoded, strict=True))
+        made = cls(latents.view(*shape, *latents.shape[2:]), tokens.view(*shape, -1))
+        save_file({"latents": made.latents, "tokens": made.tokens}, file)
+        return made
+
+    def triplets(self, groups: int, generator: Generator) -> Triplets:
+        """Return the rows of so many groups drawn."""
+        return joined(
+            [
+                self.group(int(torch.randint(len(self.latents), (), generator=generator)), generator)
+                for _ in range(groups)
+            ]
+        )
+
+    def group(self, index: int, generator: Generator) -> Triplets:
+        """Return all n^2 rows of a group, its n pictures drawn."""
+        latents, tokens = self.latents[index], self.tokens[index]
+        side = len(latents)
+        identity, attributes = torch.arange(side), torch.randperm(side, generator=generator)
+        pictures, their_tokens = latents[identity, attributes], tokens[identity, attributes]
+        source, driving = torch.arange(side).repeat_interleave(side), torch.arange(side).repeat(side)
+        return Triplets(
+            source_latents=pictures,
+            source_tokens=their_tokens,
+            driving_latents=pictures,
+            driving_tokens=their_tokens,
+            source_row=source,
+            driving_row=driving,
+            truth=latents[identity[source], attributes[driving]],
+        )
+
+
+def joined(parts: list[Triplets]) -> Triplets:
+    """Return the rows of several triplets, which go on reading their own pictures."""
+    sources = [0, *torch.tensor([len(part.source_latents) for part in parts]).cumsum(0).tolist()]
+    drivings = [0, *torch.tensor([len(part.driving_latents) for part in parts]).cumsum(0).tolist()]
+    return Triplets(
+        source_latents=torch.cat([part.source_latents for part in parts]),
+        source_tokens=torch.cat([part.source_tokens for part in parts]),
+        driving_latents=torch.cat([part.driving_latents for part in parts]),
+        driving_tokens=torch.cat([part.driving_tokens for part in parts]),
+        source_row=torch.cat([part.source_row + sources[i] for i, part in enumerate(parts)]),
+        driving_row=torch.cat([part.driving_row + drivings[i] for i, part in enumerate(parts)]),
+        truth=torch.cat([part.truth for part in parts]),
+    )
