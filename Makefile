@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: setup demo serve test lint bench
+.PHONY: setup demo serve test lint bench fuzz
 
 $(VENV)/.installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
@@ -26,6 +26,10 @@ demo: setup
 
 serve: setup
 	exec $(BIN)/face-anon serve
+
+# More than 2,000 cases.
+fuzz: setup
+	$(BIN)/python -m scripts.fuzz --examples 400
 
 bench: setup
 	$(BIN)/python -m bench.detection

@@ -8,16 +8,16 @@ from http import HTTPStatus
 from typing import Annotated
 
 from fastapi import Header
+from pydantic import Field
+from pydantic.json_schema import SkipJsonSchema
 
 from jobs.contract import Idempotency, JobRequest
 from service.problems import ProblemError
 
 KeyHeader = Annotated[
-    str | None,
+    Annotated[str, Field(min_length=1, max_length=255)] | SkipJsonSchema[None],
     Header(
         alias="Idempotency-Key",
-        min_length=1,
-        max_length=255,
         description="The same key with the same request gives the same job, for as long as it exists.",
     ),
 ]

@@ -12,6 +12,7 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Depends, Header, Request, Response
 from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import StreamingResponse
+from pydantic.json_schema import SkipJsonSchema
 
 from jobs.changes import Changes
 from jobs.contract import PictureFormat, Status
@@ -36,6 +37,10 @@ JOB_HEADERS = {"ETag": {"description": "Changes with the job.", **TEXT_HEADER}, 
 NOT_MODIFIED: dict[str, Any] = {
     "description": "The job is as the caller has seen it (`If-None-Match`).",
     "headers": JOB_HEADERS,
+}
+EVENT: dict[str, Any] = {
+    "type": "object",
+    "properties": {name: {"type": "string"} for name in ("event", "id", "data")},
 }
 EVENTS = (
     "`event: job` with the job as `data` at once and at each change, and for the last time at its end; "
@@ -82,7 +87,9 @@ def job_routes(store: JobStore, changes: Changes, access: Access, *, heartbeat_s
         job_id: str,
         owner: Owner,
         wait: Annotated[Wait, Depends(requested_wait)],
-        if_none_match: Annotated[str | None, Header(description="An `ETag` the caller has seen.")] = None,
+        if_none_match: Annotated[
+            str | SkipJsonSchema[None], Header(description="An `ETag` the caller has seen.")
+        ] = None,
     ) -> Response:
         """Return the job; `Retry-After` says when to ask again while it is not finished."""
         job = await job_at_end(partial(read, job_id, owner), changes, job_id, wait.seconds)
@@ -103,7 +110,7 @@ def job_routes(store: JobStore, changes: Changes, access: Access, *, heartbeat_s
         "/{job_id}/events",
         response_class=StreamingResponse,
         responses={
-            200: {"description": EVENTS, "content": {"text/event-stream": {"schema": {"type": "string"}}}},
+            200: {"description": EVENTS, "content": {"text/event-stream": {"schema": EVENT}}},
             204: {"description": "The caller has seen the end of the job, says its `Last-Event-ID`."},
             **UNKNOWN,
         },
@@ -114,7 +121,7 @@ def job_routes(store: JobStore, changes: Changes, access: Access, *, heartbeat_s
         job_id: str,
         owner: Owner,
         last_event_id: Annotated[
-            str | None, Header(description="Sent by browsers when they reconnect.")
+            str | SkipJsonSchema[None], Header(description="Sent by browsers when they reconnect.")
         ] = None,
     ) -> Response:
         """Stream the job at each change, the last time at its end."""

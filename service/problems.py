@@ -16,9 +16,11 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import OutOfMemoryError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 from starlette.exceptions import HTTPException
+from starlette.routing import Match
 
 log = logging.getLogger("face_anon.service")
 
+METHODS = ("DELETE", "GET", "HEAD", "OPTIONS", "PATCH", "POST", "PUT")
 MEDIA_TYPE = "application/problem+json"
 RETRY_SECONDS = 5
 
@@ -108,7 +110,22 @@ async def _http_problem(request: Request, error: Exception) -> JSONResponse:
         code=ours.code if ours else status.name.lower(),
         missing=ours.missing if ours else None,
     )
-    return _answer(problem, _id_of(request), error.headers)
+    headers = error.headers
+    if status is HTTPStatus.METHOD_NOT_ALLOWED:
+        headers = {"Allow": ", ".join(_allowed_methods(request))}
+    return _answer(problem, _id_of(request), headers)
+
+
+def _allowed_methods(request: Request) -> list[str]:
+    """Return every method of the path (RFC 9110, 15.5.6); the framework names those of its first route."""
+    return [
+        method
+        for method in METHODS
+        if any(
+            route.matches({**request.scope, "method": method})[0] is Match.FULL
+            for route in request.app.routes
+        )
+    ]
 
 
 async def _validation_problem(request: Request, error: Exception) -> JSONResponse:

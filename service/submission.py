@@ -14,6 +14,8 @@ from uuid import uuid4
 from fastapi import APIRouter, Depends, File, Form, Request, UploadFile
 from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import JSONResponse
+from pydantic import Field
+from pydantic.json_schema import SkipJsonSchema
 
 from jobs.changes import Changes
 from jobs.contract import Faces, Idempotency, JobRequest, Kind, Limits, Parameters, PictureFormat, Sampler
@@ -25,14 +27,18 @@ from service.idempotency import KeyHeader, check_same, idempotency_of
 from service.job_endpoints import POLL_SECONDS, WAIT_HEADERS, describe_job, known_job
 from service.problems import describe, retry_later
 from service.settings import Settings
-from service.uploads import check_upload
+from service.uploads import READ_MEDIA_TYPES, check_upload
 from service.waiting import Wait, job_at_end, requested_wait
 
 MAX_SEED = 2**63 - 1
 
+# What may be left out is not in the schema as null: no form, query or header can hold one.
 Picture = Annotated[UploadFile, File()]
 Degree = Annotated[float, Form(ge=0, le=2, allow_inf_nan=False, description="Degree of anonymization.")]
-Seed = Annotated[int | None, Form(ge=0, le=MAX_SEED, description="Drawn at random when absent.")]
+Seed = Annotated[
+    Annotated[int, Field(ge=0, le=MAX_SEED)] | SkipJsonSchema[None],
+    Form(description="Drawn at random when absent."),
+]
 Steps = Annotated[int, Form(ge=1, le=1000, description="Denoising steps.")]
 GuidanceScale = Annotated[
     float, Form(ge=0, le=20, allow_inf_nan=False, description="Classifier-free guidance; 1 or less is off.")
@@ -40,9 +46,12 @@ GuidanceScale = Annotated[
 SamplerField = Annotated[Sampler, Form(description="How the noise is removed.")]
 FacesField = Annotated[Faces, Form(description="Which faces are replaced.")]
 FormatField = Annotated[
-    PictureFormat | None, Form(description="Default: as sent where we write it, else PNG.")
+    PictureFormat | SkipJsonSchema[None], Form(description="Default: as sent where we write it, else PNG.")
 ]
-Reference = Annotated[str | None, Form(max_length=200, description="A string of the caller's, echoed.")]
+Reference = Annotated[
+    Annotated[str, Field(max_length=200)] | SkipJsonSchema[None],
+    Form(description="A string of the caller's, echoed."),
+]
 
 
 @dataclass(frozen=True)
@@ -84,6 +93,12 @@ SUBMIT_ANSWERS: dict[int | str, dict[str, Any]] = {
         HTTPStatus.SERVICE_UNAVAILABLE,
     ),
 }
+
+
+def sent_as_pictures(*fields: str) -> dict[str, Any]:
+    """Return the part of an endpoint's OpenAPI that says which fields are pictures, of which kinds."""
+    encoding = {field: {"contentType": READ_MEDIA_TYPES} for field in fields}
+    return {"requestBody": {"content": {"multipart/form-data": {"encoding": encoding}}}}
 
 
 def submission_routes(store: JobStore, changes: Changes, access: Access, settings: Settings) -> APIRouter:
@@ -171,6 +186,7 @@ def submission_routes(store: JobStore, changes: Changes, access: Access, setting
         status_code=HTTPStatus.ACCEPTED,
         response_model=JobAnswer,
         responses=SUBMIT_ANSWERS,
+        openapi_extra=sent_as_pictures("image"),
         summary="Replace the faces in a photo",
     )
     async def anonymize(
@@ -211,6 +227,7 @@ def submission_routes(store: JobStore, changes: Changes, access: Access, setting
         status_code=HTTPStatus.ACCEPTED,
         response_model=JobAnswer,
         responses=SUBMIT_ANSWERS,
+        openapi_extra=sent_as_pictures("source", "driving"),
         summary="Give a face another identity",
     )
     async def swap(

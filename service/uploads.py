@@ -13,6 +13,7 @@ from service.problems import ProblemError
 from service.structure import StructureError, check_structure, kind_of
 
 READ_FORMATS = "JPEG, PNG, WebP, AVIF, HEIC, TIFF, BMP"
+READ_MEDIA_TYPES = "image/jpeg, image/png, image/webp, image/avif, image/heic, image/tiff, image/bmp"
 WRITTEN_FORMATS = {
     "JPEG": PictureFormat.JPEG,
     "MPO": PictureFormat.JPEG,

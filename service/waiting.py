@@ -11,6 +11,8 @@ from typing import Annotated
 
 from fastapi import Header, Query
 from fastapi.sse import format_sse_event
+from pydantic import Field
+from pydantic.json_schema import SkipJsonSchema
 from redis.exceptions import RedisError
 
 from jobs.changes import Changes
@@ -21,11 +23,11 @@ MAX_WAIT_SECONDS = 60
 WAIT_PREFERENCE = re.compile(r'\s*wait\s*=\s*"?(\d{1,9})"?\s*(?:;.*)?', re.IGNORECASE)
 
 WaitQuery = Annotated[
-    int | None,
-    Query(ge=0, le=MAX_WAIT_SECONDS, description="Seconds to wait for the end of the job. Beats `Prefer`."),
+    Annotated[int, Field(ge=0, le=MAX_WAIT_SECONDS)] | SkipJsonSchema[None],
+    Query(description="Seconds to wait for the end of the job. Beats `Prefer`."),
 ]
 PreferHeader = Annotated[
-    list[str] | None,
+    list[str] | SkipJsonSchema[None],
     Header(
         description=f"`wait=N` (RFC 7240): wait up to N seconds, at most {MAX_WAIT_SECONDS}, for the end of "
         "the job. `Preference-Applied` says what was applied.",
