@@ -116,7 +116,7 @@ def as_text(rows: Sequence[Row]) -> Iterator[str]:
     if failed := [row for row in rows if row.status == FAILED]:
         yield "failed:"
         yield from (f"  {row.photo}: {row.detail} ({row.code})" for row in failed)
-    yield ", ".join(f"{count} {name.replace('_', ' ')}" for name, count in totals(rows).items() if count)
+    yield ", ".join(f"{name.replace('_', ' ')}: {count}" for name, count in totals(rows).items() if count)
 
 
 def _cells(row: Row) -> tuple[str, ...]:
