@@ -25,15 +25,18 @@ from torch import Tensor
 from bench.straightforward import install_straightforward, straightforward_conditioning
 from model.attention import install_joining
 from model.checkpoint import Checkpoint, Precision, load_checkpoint
-from model.conditioning import Conditioning, anonymize_conditioning, encode_image, sample_posterior
+from model.conditioning import Conditioning, condition, encode_images
+from model.engine_batch import begin_faces
 from model.random_checkpoint import FULL, make_checkpoint
-from model.sampling import draw_noise, guided_prediction
+from model.sampling import draw_noise, guide, predict
+from model.task import FaceTask
 
 ROOT = Path(__file__).parent.parent
 PAIRS = 3
 GIGA = 1e9
 GUIDANCE_SCALE = 4.0
 DEGREE = 1.25
+TIMESTEP = 996
 
 
 def main() -> None:
@@ -88,23 +91,18 @@ def _load(folder: Path) -> Checkpoint:
 @torch.inference_mode()
 def _compare_steps(checkpoint: Checkpoint) -> None:
     image = Image.open(ROOT / "samples" / "astronaut.png")
-    noise = draw_noise(checkpoint, torch.Generator().manual_seed(1))
+    task = FaceTask(image, None, seed=1, degree=DEGREE, steps=1, guidance_scale=GUIDANCE_SCALE)
     started = time.monotonic()
-    encoded = encode_image(checkpoint, image)
-    ours = anonymize_conditioning(
-        checkpoint,
-        encoded,
-        sample_posterior(checkpoint, encoded, noise.source_posterior),
-        sample_posterior(checkpoint, encoded, noise.driving_posterior),
-        degree=DEGREE,
-        guided=True,
-    )
+    (face,) = begin_faces(checkpoint, [task], together=1)
+    ours = condition(checkpoint, [face.inputs])
     print(f"encoders and ReferenceNets, once an image: {_since(started)}")
+    noise = draw_noise(checkpoint, torch.Generator().manual_seed(1))
+    (encoded,) = encode_images(checkpoint, [image])
     theirs = straightforward_conditioning(checkpoint, encoded, encoded, noise, degree=DEGREE)
 
     def step(conditioning: Conditioning) -> tuple[float, Tensor]:
         begun = time.monotonic()
-        v = guided_prediction(checkpoint, conditioning, noise.initial, torch.tensor(996), GUIDANCE_SCALE)
+        v = _guided(checkpoint, conditioning, noise.initial)
         return time.monotonic() - begun, v
 
     def our_step() -> tuple[float, Tensor]:
@@ -135,7 +133,13 @@ def _in_float32(checkpoint: Checkpoint, theirs: Conditioning, initial: Tensor) -
         {layer: rows.float() for layer, rows in states.items()} for states in states_of_both
     )
     conditioning = Conditioning(context=theirs.context.float(), references=references)
-    return guided_prediction(exact, conditioning, initial, torch.tensor(996), GUIDANCE_SCALE)
+    return _guided(exact, conditioning, initial)
+
+
+def _guided(checkpoint: Checkpoint, conditioning: Conditioning, initial: Tensor) -> Tensor:
+    both = initial.to(checkpoint.latent_dtype).expand(2, -1, -1, -1)
+    v = predict(checkpoint, conditioning, both, torch.full((2,), TIMESTEP, device=checkpoint.device))
+    return guide((v[:1], v[1:]), GUIDANCE_SCALE)
 
 
 def _print_ratio(

@@ -11,8 +11,10 @@ from torch import Tensor
 
 from model.attention import PlainCrossAttention, States, Wiring
 from model.checkpoint import Checkpoint, reference_states
-from model.conditioning import Conditioning, EncodedImage, sample_posterior
-from model.sampling import Noise
+from model.conditioning import Conditioning, EncodedImage, encode_images, sample_posterior
+from model.samplers import scheduler_for
+from model.sampling import Noise, draw_noise, predict
+from model.task import FaceTask
 
 
 class StraightforwardSelfAttention(AttnProcessor2_0):
@@ -77,3 +79,25 @@ def straightforward_conditioning(
     references: Any = (source_states, driving_states)
     context = torch.cat([tokens, driving.token.repeat(2, 1, 1)], dim=1)
     return Conditioning(context=context, references=references)
+
+
+@torch.inference_mode()
+def straightforward_latents(checkpoint: Checkpoint, task: FaceTask) -> Tensor:
+    """Sample one face the straightforward way; returns its final latents. Changes the checkpoint's UNet."""
+    install_straightforward(checkpoint.unet, checkpoint.properties.wiring)
+    generator = torch.Generator().manual_seed(task.seed)
+    noise = draw_noise(checkpoint, generator)
+    encoded = [encode_images(checkpoint, [image])[0] for image in (task.source, task.driving) if image]
+    degree = 0 if task.source else task.degree
+    conditioning = straightforward_conditioning(checkpoint, encoded[0], encoded[-1], noise, degree=degree)
+    scheduler = scheduler_for(checkpoint.scheduler, task.steps, task.sampler)
+    latents: Tensor = (
+        noise.initial.to(checkpoint.device, checkpoint.latent_dtype) * scheduler.init_noise_sigma
+    )
+    for timestep in scheduler.timesteps:
+        rows = latents.expand(2, -1, -1, -1)
+        unconditional, conditional = predict(checkpoint, conditioning, rows, timestep.expand(2))[:, None]
+        scale = task.guidance_scale
+        v = (1 - scale) * unconditional + scale * conditional if scale > 1 else conditional
+        latents = scheduler.step(v, timestep, latents, generator=generator).prev_sample
+    return latents

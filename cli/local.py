@@ -9,33 +9,35 @@ from typing import NoReturn
 from tqdm import tqdm
 
 from cli.files import check_writable, fail, read_file, say, written_format
-from model.anonymize import MAX_SEED
-from model.checkpoint import Precision, load_checkpoint
-from model.device import prepare_device
+from model.checkpoint import load_checkpoint
+from model.device import choose_precision, choose_slots, prepare_device
+from model.engine import Engine
 from model.errors import ModelError
 from model.faces.detection import FaceFinder
 from model.faces.identity import DlibFaceEmbedder
 from model.photo import Photo
 from model.pipeline import Faces, Made, Pipeline, Sampling, write_made
 from model.replace import OnFaceStep
+from model.task import MAX_SEED, Sampler
 
 
 @dataclass(frozen=True)
 class LocalRun:
-    """What the two commands that make faces have in common."""
+    """What the two commands that make faces have in common; None is what the checkpoint is best used with."""
 
     out: Path
     checkpoint: Path
     seed: int | None
-    steps: int
-    guidance_scale: float
+    sampler: str | None
+    steps: int | None
+    guidance_scale: float | None
     faces: str
     face_threshold: float
     precision: str
     device: str
 
 
-def run_anonymize(file: Path, run: LocalRun, *, degree: float) -> int:
+def run_anonymize(file: Path, run: LocalRun, *, degree: float | None) -> int:
     """Anonymize one photo; returns the exit code, 1 with a sentence on stderr for an error."""
 
     def make(pipeline: Pipeline, sampling: Sampling, on_step: OnFaceStep) -> tuple[Photo, Made]:
@@ -59,11 +61,12 @@ def run_swap(source: Path, driving: Path, run: LocalRun) -> int:
 
 def _run(run: LocalRun, make: Callable[[Pipeline, Sampling, OnFaceStep], tuple[Photo, Made]]) -> int:
     seed = secrets.randbelow(MAX_SEED + 1) if run.seed is None else run.seed
-    sampling = Sampling(seed, run.steps, run.guidance_scale)
+    sampler = Sampler(run.sampler) if run.sampler else None
+    sampling = Sampling(seed, run.steps, run.guidance_scale, sampler)
     try:
         check_writable(run.out)
-        pipeline = _load(run)
-        with tqdm(unit="step", desc=f"seed {seed}") as bar:
+        with _load(run) as engine, tqdm(unit="step", desc=f"seed {seed}") as bar:
+            pipeline = Pipeline(engine, FaceFinder(run.face_threshold), DlibFaceEmbedder())
             photo, made = make(pipeline, sampling, lambda *progress: _advance(bar, *progress))
         run.out.write_bytes(write_made(made, photo, written_format(run.out)))
     except (ModelError, OSError) as error:
@@ -72,12 +75,13 @@ def _run(run: LocalRun, make: Callable[[Pipeline, Sampling, OnFaceStep], tuple[P
     return 0
 
 
-def _load(run: LocalRun) -> Pipeline:
-    checkpoint = load_checkpoint(run.checkpoint, precision=Precision(run.precision), device=run.device)
+def _load(run: LocalRun) -> Engine:
+    precision = choose_precision(run.precision, run.device)
+    checkpoint = load_checkpoint(run.checkpoint, precision=precision, device=run.device)
     prepare_device(checkpoint)
     if checkpoint.properties.demonstration:
         say(f"demonstration weights ({checkpoint.name})")
-    return Pipeline(checkpoint, FaceFinder(run.face_threshold), DlibFaceEmbedder())
+    return Engine(checkpoint, slots=choose_slots(checkpoint))
 
 
 def _advance(bar: "tqdm[NoReturn]", face: int, faces: int, done: int, steps: int) -> None:

@@ -27,9 +27,19 @@ class FacesChoice(StrEnum):
     ALIGNED = "aligned"
 
 
+class SamplerChoice(StrEnum):
+    """How the noise is removed."""
+
+    DDPM = "ddpm"
+    DDIM = "ddim"
+    DPMPP_2M = "dpmpp_2m"
+    UNIPC = "unipc"
+
+
 class PrecisionChoice(StrEnum):
     """The number format the networks compute in."""
 
+    AUTO = "auto"
     FLOAT32 = "float32"
     BFLOAT16 = "bfloat16"
     FLOAT16 = "float16"
@@ -48,9 +58,27 @@ CheckpointOption = Annotated[
 SeedOption = Annotated[
     int | None, typer.Option(min=0, max=2**63 - 1, help="Which new face; drawn at random when absent.")
 ]
-StepsOption = Annotated[int, typer.Option(min=1, max=1000, help="Denoising steps.")]
+SamplerOption = Annotated[
+    SamplerChoice | None,
+    typer.Option(help="ddpm is the paper's; the others need fewer steps.", show_default="the checkpoint's"),
+]
+StepsOption = Annotated[
+    int | None,
+    typer.Option(
+        min=1,
+        max=1000,
+        help="Denoising steps.",
+        show_default="the checkpoint's, or the sampler's usual: ddpm 200, ddim 50, dpmpp_2m 25, unipc 20",
+    ),
+]
 GuidanceOption = Annotated[
-    float, typer.Option(min=0, max=20, help="Classifier-free guidance; 1 or less is off.")
+    float | None,
+    typer.Option(
+        min=0,
+        max=20,
+        help="Classifier-free guidance; 1 or less is off.",
+        show_default="the checkpoint's",
+    ),
 ]
 FacesOption = Annotated[
     FacesChoice,
@@ -68,7 +96,9 @@ FaceThresholdOption = Annotated[
     ),
 ]
 DEFAULT_FACE_THRESHOLD = 0.4
-PrecisionOption = Annotated[PrecisionChoice, typer.Option(help="What the networks compute in.")]
+PrecisionOption = Annotated[
+    PrecisionChoice, typer.Option(help="What the networks compute in; auto is what the device is best at.")
+]
 DeviceOption = Annotated[str, typer.Option(help="cpu, cuda, cuda:1, ...")]
 
 
@@ -78,21 +108,38 @@ def anonymize(
     out: Annotated[Path, typer.Argument(help="Its suffix gives the format: .png, .jpg, .webp, .avif")],
     checkpoint: CheckpointOption = SHIPPED_CHECKPOINT,
     d: Annotated[
-        float, typer.Option("--d", min=0, max=2, help="Degree: how far from the original identity.")
-    ] = 1.25,
+        float | None,
+        typer.Option(
+            "--d",
+            min=0,
+            max=2,
+            help="Degree: how far from the original identity.",
+            show_default="the checkpoint's",
+        ),
+    ] = None,
     seed: SeedOption = None,
-    steps: StepsOption = 200,
-    guidance_scale: GuidanceOption = 4.0,
+    sampler: SamplerOption = None,
+    steps: StepsOption = None,
+    guidance_scale: GuidanceOption = None,
     faces: FacesOption = FacesChoice.ALL,
     face_threshold: FaceThresholdOption = DEFAULT_FACE_THRESHOLD,
-    dtype: PrecisionOption = PrecisionChoice.FLOAT32,
+    dtype: PrecisionOption = PrecisionChoice.AUTO,
     device: DeviceOption = "cpu",
 ) -> None:
     """Replace the faces in PHOTO by other, believable ones and write the photo to OUT."""
     from cli.local import LocalRun, run_anonymize
 
     run = LocalRun(
-        out, checkpoint, seed, steps, guidance_scale, faces.value, face_threshold, dtype.value, device
+        out=out,
+        checkpoint=checkpoint,
+        seed=seed,
+        sampler=sampler.value if sampler else None,
+        steps=steps,
+        guidance_scale=guidance_scale,
+        faces=faces.value,
+        face_threshold=face_threshold,
+        precision=dtype.value,
+        device=device,
     )
     sys.exit(run_anonymize(photo, run, degree=d))
 
@@ -104,18 +151,28 @@ def swap(
     out: Annotated[Path, typer.Argument(help="Its suffix gives the format: .png, .jpg, .webp, .avif")],
     checkpoint: CheckpointOption = SHIPPED_CHECKPOINT,
     seed: SeedOption = None,
-    steps: StepsOption = 200,
-    guidance_scale: GuidanceOption = 4.0,
+    sampler: SamplerOption = None,
+    steps: StepsOption = None,
+    guidance_scale: GuidanceOption = None,
     faces: FacesOption = FacesChoice.ALL,
     face_threshold: FaceThresholdOption = DEFAULT_FACE_THRESHOLD,
-    dtype: PrecisionOption = PrecisionChoice.FLOAT32,
+    dtype: PrecisionOption = PrecisionChoice.AUTO,
     device: DeviceOption = "cpu",
 ) -> None:
     """Give the faces in DRIVING the identity of the largest face in SOURCE and write the photo to OUT."""
     from cli.local import LocalRun, run_swap
 
     run = LocalRun(
-        out, checkpoint, seed, steps, guidance_scale, faces.value, face_threshold, dtype.value, device
+        out=out,
+        checkpoint=checkpoint,
+        seed=seed,
+        sampler=sampler.value if sampler else None,
+        steps=steps,
+        guidance_scale=guidance_scale,
+        faces=faces.value,
+        face_threshold=face_threshold,
+        precision=dtype.value,
+        device=device,
     )
     sys.exit(run_swap(source, driving, run))
 
@@ -228,7 +285,7 @@ def service(
 @app.command()
 def worker(
     checkpoint: CheckpointOption = SHIPPED_CHECKPOINT,
-    dtype: PrecisionOption = PrecisionChoice.FLOAT32,
+    dtype: PrecisionOption = PrecisionChoice.AUTO,
     device: DeviceOption = "cpu",
     face_threshold: FaceThresholdOption = DEFAULT_FACE_THRESHOLD,
     redis_url: RedisUrlOption = DEFAULT_REDIS_URL,
@@ -254,7 +311,7 @@ def worker(
 @app.command()
 def serve(
     checkpoint: CheckpointOption = SHIPPED_CHECKPOINT,
-    dtype: PrecisionOption = PrecisionChoice.FLOAT32,
+    dtype: PrecisionOption = PrecisionChoice.AUTO,
     device: DeviceOption = "cpu",
     face_threshold: FaceThresholdOption = DEFAULT_FACE_THRESHOLD,
     host: HostOption = "127.0.0.1",

@@ -1,32 +1,13 @@
-"""Anonymizes or swaps one aligned face: the whole way from an image to an image.
+"""Anonymizes or swaps one aligned face, from an image to an image: an engine with one slot, for a notebook.
 
-The five stages are `draw_noise`, `encode_image`, `*_conditioning`, `denoise` and `decode_face`; the command
-line (`cli`) and the worker (`worker.run`) call in here.
+Whole photos, and many at once, are `model.pipeline`'s.
 """
 
-from collections.abc import Callable
-
-import torch
 from PIL import Image
 
 from model.checkpoint import Checkpoint
-from model.conditioning import (
-    Conditioning,
-    anonymize_conditioning,
-    encode_image,
-    sample_posterior,
-    swap_conditioning,
-)
-from model.errors import ParameterError
-from model.sampling import Noise, OnStep, decode_face, denoise, draw_noise
-
-DEFAULT_DEGREE = 1.25
-DEFAULT_STEPS = 200
-DEFAULT_GUIDANCE_SCALE = 4.0
-MAX_DEGREE = 2.0
-MAX_SEED = 2**63 - 1
-MAX_STEPS = 1000
-MAX_GUIDANCE_SCALE = 20.0
+from model.engine import Engine
+from model.task import FaceTask, OnStep, Sampler
 
 
 def anonymize_face(
@@ -34,9 +15,10 @@ def anonymize_face(
     image: Image.Image,
     *,
     seed: int,
-    degree: float = DEFAULT_DEGREE,
-    steps: int = DEFAULT_STEPS,
-    guidance_scale: float = DEFAULT_GUIDANCE_SCALE,
+    degree: float | None = None,
+    steps: int | None = None,
+    guidance_scale: float | None = None,
+    sampler: Sampler | None = None,
     on_step: OnStep | None = None,
 ) -> Image.Image:
     """Return another face with the image's expression, pose, gaze and background.
@@ -44,22 +26,10 @@ def anonymize_face(
     `image` is a square face aligned as in FFHQ, of any size; the result has the model's resolution.
     `degree` (0 to 2) is the distance from the original identity, 1.2 to 1.3 recommended. The same seed
     (0 to 2^63-1), image and parameters give the same bytes. Without guidance (`guidance_scale` <= 1)
-    a step costs half. Raises `ParameterError`, and whatever `on_step` raises.
+    a step costs half. What is left out is what the checkpoint is best used with; `steps`, with another
+    sampler than that, are the usual ones. Raises `ParameterError`, and whatever `on_step` raises.
     """
-    _check_range("d", degree, 0, MAX_DEGREE)
-
-    def condition(noise: Noise) -> Conditioning:
-        encoded = encode_image(checkpoint, image)
-        return anonymize_conditioning(
-            checkpoint,
-            encoded,
-            sample_posterior(checkpoint, encoded, noise.source_posterior),
-            sample_posterior(checkpoint, encoded, noise.driving_posterior),
-            degree=degree,
-            guided=guidance_scale > 1,
-        )
-
-    return _make_face(checkpoint, condition, seed, steps, guidance_scale, on_step)
+    return _make(checkpoint, image, None, seed, degree, steps, guidance_scale, sampler, on_step)
 
 
 def swap_face(
@@ -68,53 +38,36 @@ def swap_face(
     driving: Image.Image,
     *,
     seed: int,
-    steps: int = DEFAULT_STEPS,
-    guidance_scale: float = DEFAULT_GUIDANCE_SCALE,
+    steps: int | None = None,
+    guidance_scale: float | None = None,
+    sampler: Sampler | None = None,
     on_step: OnStep | None = None,
 ) -> Image.Image:
     """Return the identity of `source` with everything else of `driving`; otherwise as `anonymize_face`."""
-
-    def condition(noise: Noise) -> Conditioning:
-        encoded_source = encode_image(checkpoint, source)
-        encoded_driving = encode_image(checkpoint, driving)
-        return swap_conditioning(
-            checkpoint,
-            encoded_source,
-            encoded_driving,
-            sample_posterior(checkpoint, encoded_source, noise.source_posterior),
-            sample_posterior(checkpoint, encoded_driving, noise.driving_posterior),
-            guided=guidance_scale > 1,
-        )
-
-    return _make_face(checkpoint, condition, seed, steps, guidance_scale, on_step)
+    return _make(checkpoint, driving, source, seed, None, steps, guidance_scale, sampler, on_step)
 
 
-@torch.inference_mode()
-def _make_face(
+def _make(
     checkpoint: Checkpoint,
-    condition: Callable[[Noise], Conditioning],
+    driving: Image.Image,
+    source: Image.Image | None,
     seed: int,
-    steps: int,
-    guidance_scale: float,
+    degree: float | None,
+    steps: int | None,
+    guidance_scale: float | None,
+    sampler: Sampler | None,
     on_step: OnStep | None,
 ) -> Image.Image:
-    _check_range("seed", seed, 0, MAX_SEED)
-    _check_range("steps", steps, 1, MAX_STEPS)
-    _check_range("guidance_scale", guidance_scale, 0, MAX_GUIDANCE_SCALE)
-    generator = torch.Generator().manual_seed(seed)
-    noise = draw_noise(checkpoint, generator)
-    latents = denoise(
-        checkpoint,
-        condition(noise),
-        noise.initial,
-        generator,
-        steps=steps,
-        guidance_scale=guidance_scale,
-        on_step=on_step,
+    defaults = checkpoint.properties.defaults
+    sampler = sampler or defaults.sampler
+    task = FaceTask(
+        driving=driving,
+        source=source,
+        seed=seed,
+        degree=defaults.d if degree is None else degree,
+        steps=defaults.steps_of(sampler) if steps is None else steps,
+        guidance_scale=defaults.guidance_scale if guidance_scale is None else guidance_scale,
+        sampler=sampler,
     )
-    return decode_face(checkpoint, latents)
-
-
-def _check_range(name: str, number: float, lowest: float, highest: float) -> None:
-    if not lowest <= number <= highest:
-        raise ParameterError(f"{name} is {number}, it must be from {lowest} to {highest}")
+    with Engine(checkpoint, slots=1) as engine:
+        return engine.submit(task, job="one face", on_step=on_step).result()

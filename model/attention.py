@@ -219,34 +219,57 @@ def install(network: UNet2DConditionModel, self_attention: Callable[[str], objec
             module.set_processor(self_attention(name) if is_self else PlainCrossAttention())
 
 
-def project_references(
-    unet: UNet2DConditionModel, wiring: Wiring, source: States, driving: States
-) -> References:
-    """Project the reference states to keys and values, once per image and layer.
-
-    `source` holds (rows, tokens, channels) per layer, `driving` (1, tokens, channels): it is the same in
-    every row and is projected once. Returns the references of `rows` rows for every step of a run.
-    """
+def allocate_references(unet: UNet2DConditionModel, wiring: Wiring, states: States, rows: int) -> References:
+    """Return room for the references of `rows` rows, uninitialized; `states` tell each layer's tokens."""
     references: References = {}
     for name, attn in self_attention_layers(unet).items():
-        layer = wiring.read_by(name)
-        positions: Positions = attn.processor.positions
+        state = states[wiring.read_by(name)]
+        channels = attn.to_k.out_features // attn.heads
+        shape = (rows, attn.heads, 3 * state.shape[1], channels)
         references[name] = KeysValues(
-            _with_room_for_own(
-                attn,
-                attn.to_k(positions.added_to(source[layer], Segment.SOURCE)),
-                attn.to_k(positions.added_to(driving[layer], Segment.DRIVING)),
-            ),
-            _with_room_for_own(attn, attn.to_v(source[layer]), attn.to_v(driving[layer])),
+            torch.empty(shape, dtype=state.dtype, device=state.device),
+            torch.empty(shape, dtype=state.dtype, device=state.device),
         )
     return references
 
 
-def _with_room_for_own(attn: Attention, source: Tensor, driving: Tensor) -> Tensor:
-    rows, tokens, channels = source.shape
-    joined = torch.empty(
-        (rows, attn.heads, 3 * tokens, channels // attn.heads), dtype=source.dtype, device=source.device
-    )
-    joined[:, :, tokens : 2 * tokens] = split_heads(attn, source)
-    joined[:, :, 2 * tokens :] = split_heads(attn, driving)
-    return joined
+def narrow_references(references: References, first: int, last: int) -> References:
+    """Return the rows from `first` up to, not including, `last`: views, nothing is copied."""
+    return {
+        name: KeysValues(keys[first:last], values[first:last]) for name, (keys, values) in references.items()
+    }
+
+
+def move_reference_row(references: References, row: int, to: int) -> None:
+    """Copy what one row reads of the reference images to another row."""
+    for keys, values in references.values():
+        tokens = keys.shape[2] // 3
+        keys[to, :, tokens:] = keys[row, :, tokens:]
+        values[to, :, tokens:] = values[row, :, tokens:]
+
+
+def project_references(
+    unet: UNet2DConditionModel,
+    wiring: Wiring,
+    source: States,
+    driving: States,
+    into: References | None = None,
+) -> References:
+    """Project the reference states to keys and values, once per image and layer.
+
+    `source` holds (rows, tokens, channels) per layer, `driving` as many rows, or one that all rows share and
+    that is projected once. Returns the references of `rows` rows for every step of a run: `into`, which has
+    room for them, or new ones.
+    """
+    rows = next(iter(source.values())).shape[0]
+    references = into or allocate_references(unet, wiring, source, rows)
+    for name, attn in self_attention_layers(unet).items():
+        layer = wiring.read_by(name)
+        positions: Positions = attn.processor.positions
+        keys, values = references[name]
+        tokens = keys.shape[2] // 3
+        for segment, states in ((Segment.SOURCE, source[layer]), (Segment.DRIVING, driving[layer])):
+            part = slice(segment * tokens, (segment + 1) * tokens)
+            keys[:, :, part] = split_heads(attn, attn.to_k(positions.added_to(states, segment)))
+            values[:, :, part] = split_heads(attn, attn.to_v(states))
+    return references

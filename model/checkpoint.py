@@ -23,6 +23,7 @@ from transformers.utils.logging import disable_progress_bar
 from model.attention import Positions, States, Wiring, install_capture, install_joining
 from model.autoencoder import Autoencoder, reduction
 from model.errors import CheckpointError
+from model.task import Sampler
 
 PROPERTIES_FILE = "checkpoint.json"
 WEIGHTS_FILES = {
@@ -52,9 +53,13 @@ class Defaults(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     d: float = Field(default=1.25, ge=0, le=2)
-    sampler: str = "ddpm"
+    sampler: Sampler = Sampler.DDPM
     steps: int = Field(default=200, ge=1, le=1000)
     guidance_scale: float = Field(default=4.0, ge=0, le=20)
+
+    def steps_of(self, sampler: Sampler) -> int:
+        """Return the steps to take with a sampler: the checkpoint's with its own, else the usual ones."""
+        return self.steps if sampler is self.sampler else sampler.usual_steps
 
 
 class Properties(BaseModel):

@@ -1,9 +1,10 @@
-"""Turns the two images of a run into what the UNet reads in every step: tokens, latents, states, and from
-them keys and values. Comes after `model.checkpoint`, before `model.sampling`.
+"""Turns the two images of a face into what the UNet reads in every step: tokens, latents, states, and from
+them keys and values. Comes after `model.checkpoint`, before `model.sampling`; takes several faces at once.
 
 Source: Kung et al., "Face Anonymization Made Simple", WACV 2025, section 3 and equations 1 and 2.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -29,8 +30,28 @@ class EncodedImage:
 
 
 @dataclass(frozen=True)
+class FaceInputs:
+    """What the conditioning of one face is made from, the same each time; `degree` is 0 for a swap."""
+
+    source_token: Tensor
+    """CLIP's token of the source image: (1, 1, width of the cross-attention)."""
+    driving_token: Tensor
+    source_latents: Tensor
+    """A draw of the source image's posterior, scaled: (1, channels, height, width)."""
+    driving_latents: Tensor
+    degree: float
+    guided: bool
+    """Whether there is an unconditional row before the conditional one."""
+
+    @property
+    def rows(self) -> int:
+        """How many rows of the UNet's batch the face takes."""
+        return 2 if self.guided else 1
+
+
+@dataclass(frozen=True)
 class Conditioning:
-    """What the UNet reads in every step of one run; one row, or [unconditional, conditional]."""
+    """What the UNet reads in a step, row by row; a guided face has two, [unconditional, conditional]."""
 
     context: Tensor
     """The cross-attention context [source token, driving token]: (rows, 2, width)."""
@@ -38,17 +59,19 @@ class Conditioning:
 
 
 @torch.inference_mode()
-def encode_image(checkpoint: Checkpoint, image: Image.Image) -> EncodedImage:
-    """Resize an RGB image to the model's resolution (Lanczos) and encode it with CLIP and the VAE."""
+def encode_images(checkpoint: Checkpoint, images: Sequence[Image.Image]) -> list[EncodedImage]:
+    """Resize RGB images to the model's resolution (Lanczos) and encode them at once with CLIP and the VAE."""
     size = checkpoint.resolution
-    resized = image.convert("RGB").resize((size, size), Image.Resampling.LANCZOS)
+    resized = [image.convert("RGB").resize((size, size), Image.Resampling.LANCZOS) for image in images]
     features = checkpoint.feature_extractor(images=resized, return_tensors="pt").pixel_values
     pooled = checkpoint.image_encoder(features.to(checkpoint.device, checkpoint.dtype)).pooler_output
-    pixels = torch.from_numpy(np.array(resized)).to(checkpoint.device, checkpoint.vae.dtype)
-    pixels = (pixels / 127.5 - 1.0).permute(2, 0, 1).unsqueeze(0)  # (1, 3, size, size) in -1..1
+    stacked = torch.from_numpy(np.stack([np.asarray(image) for image in resized]))
+    pixels = stacked.to(checkpoint.device, checkpoint.vae.dtype) / 127.5 - 1.0
+    pixels = pixels.permute(0, 3, 1, 2)  # (images, 3, size, size) in -1..1
     posterior = encode(checkpoint.vae, pixels)
     dtype = checkpoint.latent_dtype
-    return EncodedImage(pooled[:, None], posterior.mean.to(dtype), posterior.std.to(dtype))
+    parts = (pooled[:, None], posterior.mean.to(dtype), posterior.std.to(dtype))
+    return [EncodedImage(*rows) for rows in zip(*(part.split(1) for part in parts), strict=True)]
 
 
 def sample_posterior(checkpoint: Checkpoint, encoded: EncodedImage, noise: Tensor) -> Tensor:
@@ -58,65 +81,53 @@ def sample_posterior(checkpoint: Checkpoint, encoded: EncodedImage, noise: Tenso
 
 
 @torch.inference_mode()
-def anonymize_conditioning(
-    checkpoint: Checkpoint,
-    image: EncodedImage,
-    source_latents: Tensor,
-    driving_latents: Tensor,
-    *,
-    degree: float,
-    guided: bool,
+def condition(
+    checkpoint: Checkpoint, faces: Sequence[FaceInputs], into: References | None = None
 ) -> Conditioning:
-    """Condition on one image as source and driving, moved away from its identity by `degree` (eq. 1, 2).
+    """Run both ReferenceNets once for all `faces` and return the conditioning of all their rows, in order.
 
-    The latents are two draws of the image's posterior. `guided` adds the unconditional row.
+    The source's token and states are moved away from its identity by the face's degree (eq. 1, 2). The
+    references go `into` the room given for them, or into new one.
     """
-    token = (1 - degree) * image.token  # eq. 1
-    states = reference_states(checkpoint.referencenet, source_latents.to(checkpoint.dtype), token)
-    states = {
-        layer: (1 - degree) * state + degree * checkpoint.unconditional_states[layer]  # eq. 2
-        for layer, state in states.items()
+    unconditional = checkpoint.unconditional_states
+    tokens = [(1 - face.degree) * face.source_token for face in faces]  # eq. 1
+    conditional = _states(checkpoint.referencenet, [face.source_latents for face in faces], tokens)
+    source = {
+        layer: torch.cat(list(_source_rows(faces, states, unconditional[layer])))
+        for layer, states in conditional.items()
     }
-    return _condition(checkpoint, token, states, image.token, driving_latents, guided=guided)
-
-
-@torch.inference_mode()
-def swap_conditioning(
-    checkpoint: Checkpoint,
-    source: EncodedImage,
-    driving: EncodedImage,
-    source_latents: Tensor,
-    driving_latents: Tensor,
-    *,
-    guided: bool,
-) -> Conditioning:
-    """Condition on the source's identity and everything else of the driving image."""
-    states = reference_states(checkpoint.referencenet, source_latents.to(checkpoint.dtype), source.token)
-    return _condition(checkpoint, source.token, states, driving.token, driving_latents, guided=guided)
-
-
-def _condition(
-    checkpoint: Checkpoint,
-    source_token: Tensor,
-    source_states: States,
-    driving_token: Tensor,
-    driving_latents: Tensor,
-    *,
-    guided: bool,
-) -> Conditioning:
-    driving_states = reference_states(
-        checkpoint.conditioning_referencenet, driving_latents.to(checkpoint.dtype), driving_token
+    driving = _states(
+        checkpoint.conditioning_referencenet,
+        [face.driving_latents for face in faces],
+        [face.driving_token for face in faces],
     )
-    source_tokens = source_token
-    if guided:
-        source_tokens = torch.cat([torch.zeros_like(source_token), source_token])
-        source_states = {
-            layer: torch.cat([checkpoint.unconditional_states[layer], state])
-            for layer, state in source_states.items()
-        }
-    context = torch.cat([source_tokens, driving_token.expand_as(source_tokens)], dim=1)
-    wiring = checkpoint.properties.wiring
+    if len(faces) > 1:  # otherwise all rows share the one
+        owners = torch.tensor([index for index, face in enumerate(faces) for _ in range(face.rows)])
+        driving = {layer: states[owners.to(states.device)] for layer, states in driving.items()}
     return Conditioning(
-        context=context,
-        references=project_references(checkpoint.unet, wiring, source_states, driving_states),
+        context=torch.cat([_context(face, token) for face, token in zip(faces, tokens, strict=True)]),
+        references=project_references(
+            checkpoint.unet, checkpoint.properties.wiring, source, driving, into=into
+        ),
     )
+
+
+def _states(referencenet: torch.nn.Module, latents: Sequence[Tensor], tokens: Sequence[Tensor]) -> States:
+    joined = torch.cat(list(tokens))
+    return reference_states(referencenet, torch.cat(list(latents)).to(joined.dtype), joined)
+
+
+def _source_rows(faces: Sequence[FaceInputs], states: Tensor, unconditional: Tensor) -> list[Tensor]:
+    rows = []
+    for index, face in enumerate(faces):
+        if face.guided:
+            rows.append(unconditional)
+        rows.append((1 - face.degree) * states[index : index + 1] + face.degree * unconditional)  # eq. 2
+    return rows
+
+
+def _context(face: FaceInputs, source_token: Tensor) -> Tensor:
+    rows = [source_token]
+    if face.guided:
+        rows.insert(0, torch.zeros_like(source_token))
+    return torch.cat([torch.cat(rows), face.driving_token.expand(len(rows), -1, -1)], dim=1)

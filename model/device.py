@@ -1,8 +1,11 @@
 """What depends on the machine the networks run on; everything else is the same on CPU and CUDA."""
 
+import gc
+from pathlib import Path
+
 import torch
 
-from model.checkpoint import Checkpoint
+from model.checkpoint import Checkpoint, Precision
 
 SMALL_NETWORK = 50_000_000
 """Parameters; below it a step is over before a second thread has woken up."""
@@ -16,3 +19,58 @@ def prepare_device(checkpoint: Checkpoint) -> None:
     parameters = sum(parameter.numel() for parameter in checkpoint.unet.parameters())
     if checkpoint.device.type == "cpu" and parameters < SMALL_NETWORK:
         torch.set_num_threads(1)
+
+
+def choose_precision(name: str, device: str) -> Precision:
+    """Return the precision of that name; of "auto", the fastest that the device computes in natively.
+
+    That is bfloat16, with float32's range, on GPUs and processors that have it; else float16 on CUDA, and
+    float32 on the CPU, where other formats are emulated and slower.
+    """
+    if name != "auto":
+        return Precision(name)
+    if torch.device(device).type == "cuda":
+        native = torch.cuda.is_bf16_supported(including_emulation=False)
+        return Precision.BFLOAT16 if native else Precision.FLOAT16
+    return Precision.BFLOAT16 if _cpu_has_bfloat16() else Precision.FLOAT32
+
+
+def _cpu_has_bfloat16() -> bool:
+    try:
+        cpu = Path("/proc/cpuinfo").read_text()
+    except OSError:  # not Linux
+        return False
+    return "amx_bf16" in cpu or "avx512_bf16" in cpu
+
+
+def choose_slots(checkpoint: Checkpoint) -> int:
+    """Return how many faces to denoise at once where nobody says."""
+    return 8 if checkpoint.device.type == "cuda" else 4
+
+
+def synchronize(device: torch.device) -> None:
+    """Wait until the device has done what it was told."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+
+
+def release_memory(device: torch.device) -> None:
+    """Give back what nothing refers to any more, after an allocation has failed."""
+    gc.collect()
+    if device.type == "cuda":
+        torch.cuda.empty_cache()
+
+
+def is_out_of_memory(error: Exception) -> bool:
+    """Tell whether an allocation has failed, on CUDA or on the CPU."""
+    if isinstance(error, MemoryError | torch.OutOfMemoryError):
+        return True
+    sentence = str(error)
+    return isinstance(error, RuntimeError) and (
+        "out of memory" in sentence or "DefaultCPUAllocator: can't allocate memory" in sentence
+    )
+
+
+def is_fatal(error: Exception) -> bool:
+    """Tell whether the device has failed for the rest of this process, as after an illegal access on CUDA."""
+    return isinstance(error, torch.AcceleratorError) and not is_out_of_memory(error)

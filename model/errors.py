@@ -43,3 +43,11 @@ class StoppedError(ModelError):
 
 class TrainingError(ModelError):
     """A training run that cannot start or go on as asked; names the field or file."""
+
+
+class MemoryLimitError(ModelError):
+    """A face that does not fit into the device's memory even when it is alone."""
+
+
+class DeviceError(ModelError):
+    """A device that has failed: nothing can be computed in this process any more."""

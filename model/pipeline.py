@@ -1,10 +1,11 @@
-"""From photo to photo: holds what is loaded once, and anonymizes or swaps the faces of photo after photo.
+"""From photo to photo: holds what is loaded once, and anonymizes or swaps the faces of any number of photos.
 
 The command line and the worker call in here, with photos that `model.photo` has read; `model.replace` treats
-the faces of a photo and `model.anonymize` makes each of them.
+the faces of a photo and `model.engine` makes them, along with those of other photos.
 """
 
 import time
+import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
@@ -12,14 +13,7 @@ from enum import StrEnum
 import numpy as np
 from PIL import Image
 
-from model.anonymize import (
-    DEFAULT_DEGREE,
-    DEFAULT_GUIDANCE_SCALE,
-    DEFAULT_STEPS,
-    anonymize_face,
-    swap_face,
-)
-from model.checkpoint import Checkpoint
+from model.engine import Engine
 from model.errors import AlignmentError
 from model.faces.alignment import Pixels, align, crop_face
 from model.faces.face import Box, Face
@@ -27,16 +21,17 @@ from model.faces.identity import FaceEmbedder
 from model.photo import Photo, PhotoFormat, write_photo
 from model.replace import (
     MAX_FACES,
+    BeginFace,
+    FaceInMaking,
     FaceOutcome,
     FaceStatus,
     Finder,
-    MakeFace,
     OnFaceStep,
     ReplacedPhoto,
     largest_face,
     replace_faces,
 )
-from model.sampling import OnStep
+from model.task import FaceTask, OnStep, Sampler
 
 
 class Faces(StrEnum):
@@ -50,11 +45,15 @@ class Faces(StrEnum):
 
 @dataclass(frozen=True)
 class Sampling:
-    """How faces are made: steps 1 to 1000, guidance scale 0 to 20, seed 0 to 2^63-1."""
+    """How faces are made: steps 1 to 1000, guidance scale 0 to 20, seed 0 to 2^63-1.
+
+    What is None is what the checkpoint is best used with; steps, with another sampler, are the usual ones.
+    """
 
     seed: int
-    steps: int = DEFAULT_STEPS
-    guidance_scale: float = DEFAULT_GUIDANCE_SCALE
+    steps: int | None = None
+    guidance_scale: float | None = None
+    sampler: Sampler | None = None
 
 
 @dataclass(frozen=True)
@@ -68,9 +67,9 @@ class Made:
 
 @dataclass(frozen=True)
 class Pipeline:
-    """Networks, finder and embedder, loaded once; runs one photo at a time."""
+    """A running engine, finder and embedder, loaded once; any number of threads may run photos."""
 
-    checkpoint: Checkpoint
+    engine: Engine
     finder: Finder
     embedder: FaceEmbedder
 
@@ -80,28 +79,17 @@ class Pipeline:
         sampling: Sampling,
         *,
         faces: Faces = Faces.ALL,
-        degree: float = DEFAULT_DEGREE,
+        degree: float | None = None,
         max_faces: int = MAX_FACES,
         on_step: OnFaceStep | None = None,
     ) -> Made:
         """Replace the chosen faces in a photo's uint8 sRGB pixels (height, width, 3) by others.
 
-        Raises `ParameterError`, and `StoppedError` where `on_step` does.
+        Raises `ParameterError`, `StoppedError` where `on_step` does, and `DeviceError`.
         """
-
-        def make_face(face: Image.Image, seed: int, on_face_step: OnStep) -> Image.Image:
-            return anonymize_face(
-                self.checkpoint,
-                face,
-                seed=seed,
-                degree=degree,
-                steps=sampling.steps,
-                guidance_scale=sampling.guidance_scale,
-                on_step=on_face_step,
-            )
-
         found, took = self._find(pixels, faces)
-        return self._make(pixels, found, make_face, sampling.seed, faces, max_faces, on_step, took)
+        begin_face = self._beginning(None, sampling, degree)
+        return self._make(pixels, found, begin_face, sampling.seed, faces, max_faces, on_step, took)
 
     def swap(
         self,
@@ -119,23 +107,26 @@ class Pipeline:
         what `anonymize` raises.
         """
         found, took = self._find(source, faces)
-        identity = self._identity(source, found, faces)
-
-        def make_face(face: Image.Image, seed: int, on_face_step: OnStep) -> Image.Image:
-            return swap_face(
-                self.checkpoint,
-                identity,
-                face,
-                seed=seed,
-                steps=sampling.steps,
-                guidance_scale=sampling.guidance_scale,
-                on_step=on_face_step,
-            )
-
+        begin_face = self._beginning(self._identity(source, found, faces), sampling, None)
         found, took_driving = self._find(driving, faces)
         return self._make(
-            driving, found, make_face, sampling.seed, faces, max_faces, on_step, took + took_driving
+            driving, found, begin_face, sampling.seed, faces, max_faces, on_step, took + took_driving
         )
+
+    def _beginning(self, source: Image.Image | None, sampling: Sampling, degree: float | None) -> BeginFace:
+        """Return what hands the faces of one photo to the engine."""
+        defaults = self.engine.checkpoint.properties.defaults
+        sampler = sampling.sampler or defaults.sampler
+        steps = defaults.steps_of(sampler) if sampling.steps is None else sampling.steps
+        scale = defaults.guidance_scale if sampling.guidance_scale is None else sampling.guidance_scale
+        degree = defaults.d if degree is None else degree
+        job = uuid.uuid4().hex
+
+        def begin_face(driving: Image.Image, seed: int, on_step: OnStep) -> FaceInMaking:
+            task = FaceTask(driving, source, seed, degree, steps, scale, sampler)
+            return self.engine.submit(task, job=job, on_step=on_step)
+
+        return begin_face
 
     def _find(self, pixels: Pixels, faces: Faces) -> tuple[list[Face], float]:
         started = time.monotonic()
@@ -148,13 +139,13 @@ class Pipeline:
         face = largest_face(found)
         if face.landmarks is None:
             raise AlignmentError("the largest face of the picture that gives the identity cannot be aligned")
-        return Image.fromarray(crop_face(source, align(face.landmarks), self.checkpoint.resolution))
+        return Image.fromarray(crop_face(source, align(face.landmarks), self.engine.checkpoint.resolution))
 
     def _make(
         self,
         pixels: Pixels,
         found: Sequence[Face],
-        make_face: MakeFace,
+        begin_face: BeginFace,
         seed: int,
         faces: Faces,
         max_faces: int,
@@ -163,15 +154,15 @@ class Pipeline:
     ) -> Made:
         started = time.monotonic()
         if faces is Faces.ALIGNED:
-            photo = self._make_aligned(pixels, make_face, seed, on_step)
+            photo = self._make_aligned(pixels, begin_face, seed, on_step)
         else:
             photo = replace_faces(
                 pixels,
                 found,
-                make_face,
+                begin_face,
                 only_largest=faces is Faces.LARGEST,
                 seed=seed,
-                resolution=self.checkpoint.resolution,
+                resolution=self.engine.checkpoint.resolution,
                 embedder=self.embedder,
                 max_faces=max_faces,
                 on_step=on_step,
@@ -179,13 +170,18 @@ class Pipeline:
         return Made(photo, detect_seconds, time.monotonic() - started)
 
     def _make_aligned(
-        self, pixels: Pixels, make_face: MakeFace, seed: int, on_step: OnFaceStep | None
+        self, pixels: Pixels, begin_face: BeginFace, seed: int, on_step: OnFaceStep | None
     ) -> ReplacedPhoto:
         def count(done: int, steps: int) -> None:
             if on_step:
                 on_step(1, 1, done, steps)
 
-        made = make_face(Image.fromarray(pixels), seed, count)
+        making = begin_face(Image.fromarray(pixels), seed, count)
+        try:
+            made = making.result()
+        except BaseException:
+            making.cancel()
+            raise
         whole = Face(Box(0, 0, made.width, made.height), score=1.0, landmarks=None)
         outcome = FaceOutcome(whole, FaceStatus.REPLACED, seed, identity_distance=None, warnings=())
         return ReplacedPhoto(np.asarray(made), (outcome,), left_alone=0)

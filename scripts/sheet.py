@@ -11,6 +11,7 @@ from PIL import Image
 
 from model.checkpoint import load_checkpoint
 from model.device import prepare_device
+from model.engine import Engine
 from model.faces.alignment import Pixels
 from model.faces.detection import FaceFinder
 from model.faces.drawing import draw
@@ -30,8 +31,8 @@ def main() -> None:
     checkpoint = load_checkpoint(SHIPPED_CHECKPOINT)
     prepare_device(checkpoint)
     finder = FaceFinder()
-    pipeline = Pipeline(checkpoint, finder, DlibFaceEmbedder())
-    made = pipeline.anonymize(pixels, Sampling(seed=1))
+    with Engine(checkpoint, slots=4) as engine:
+        made = Pipeline(engine, finder, DlibFaceEmbedder()).anonymize(pixels, Sampling(seed=1))
     for index, face in enumerate(made.photo.faces):
         print(index, face.status, face.identity_distance, *face.warnings)
     panels = [

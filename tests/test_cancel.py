@@ -12,6 +12,7 @@ from redis import Redis
 
 from jobs.contract import Model, Outcome, PictureResult, Progress, Status
 from model.checkpoint import Checkpoint
+from model.engine import Engine
 from model.faces.detection import FaceFinder
 from model.faces.identity import DlibFaceEmbedder
 from model.photo import Pixels
@@ -97,7 +98,7 @@ def test_a_cancel_takes_effect_within_a_step(
             sampling: Sampling,
             *,
             faces: Faces = Faces.ALL,
-            degree: float = 1.25,
+            degree: float | None = None,
             max_faces: int = 32,
             on_step: OnFaceStep | None = None,
         ) -> Made:
@@ -112,9 +113,10 @@ def test_a_cancel_takes_effect_within_a_step(
                 pixels, sampling, faces=faces, degree=degree, max_faces=max_faces, on_step=watched
             )
 
-    pipeline = CanceledAtStepThree(tiny, FaceFinder(threads=1), DlibFaceEmbedder())
     model = Model(name="tiny", revision="1", resolution=64, demonstration=False)
-    JobRunner(alone.store, pipeline, model).run(job["id"])
+    with Engine(tiny, slots=1) as engine:
+        pipeline = CanceledAtStepThree(engine, FaceFinder(threads=1), DlibFaceEmbedder())
+        JobRunner(alone.store, pipeline, model).run(job["id"])
     assert seen == [0, 1, 2, 3]
     assert queue_only.get(job["links"]["self"]).json()["status"] == "canceled"
 

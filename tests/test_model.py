@@ -17,7 +17,7 @@ from model.anonymize import anonymize_face, swap_face
 from model.attention import Wiring
 from model.checkpoint import Checkpoint, Precision, checkpoint_revision, load_checkpoint
 from model.errors import CheckpointError, ParameterError, StoppedError
-from model.sampling import scheduler_for
+from model.samplers import scheduler_for
 
 WEIGHTS = "diffusion_pytorch_model.safetensors"
 
@@ -260,7 +260,7 @@ def test_a_different_seed_gives_a_different_face(tiny: Checkpoint, reference: Re
 @pytest.mark.parametrize("steps", [1, 3, 7, 333, 600, 999, 1000])
 def test_any_number_of_steps_covers_the_schedule(tiny: Checkpoint, steps: int) -> None:
     """Timesteps fall evenly from the noisy end to the clean one, also where they do not divide 1000."""
-    timesteps = scheduler_for(tiny, steps).timesteps.tolist()
+    timesteps = scheduler_for(tiny.scheduler, steps).timesteps.tolist()
     assert len(timesteps) == steps
     assert timesteps[-1] in {0, 1}
     assert 1000 - 1000 / steps <= timesteps[0] <= 999

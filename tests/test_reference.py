@@ -12,18 +12,15 @@ import torch
 from conftest import FACE_ANON, REFERENCE, ROOT, TINY, Reference
 from PIL import Image
 
-from bench.straightforward import install_straightforward, straightforward_conditioning
+from bench.straightforward import straightforward_latents
 from model.anonymize import anonymize_face, swap_face
 from model.attention import project_references
 from model.checkpoint import Checkpoint, reference_states
-from model.conditioning import (
-    Conditioning,
-    anonymize_conditioning,
-    encode_image,
-    sample_posterior,
-    swap_conditioning,
-)
-from model.sampling import Noise, denoise, draw_noise, guided_prediction, scheduler_for
+from model.conditioning import Conditioning, encode_images, sample_posterior
+from model.engine_batch import Batch, begin_faces
+from model.samplers import scheduler_for
+from model.sampling import draw_noise, predict
+from model.task import FaceTask
 
 TOLERANCE = 1e-4  # of the spread, the yardstick's own
 
@@ -48,41 +45,35 @@ def make(checkpoint: Checkpoint, reference: Reference, index: int) -> Image.Imag
     return anonymize_face(checkpoint, reference.driving, degree=run["degree"], **sampling)
 
 
-def condition(checkpoint: Checkpoint, reference: Reference, run: dict[str, Any]) -> tuple[Conditioning, Any]:
-    """Return a run's conditioning and what its sampler starts from: (initial noise, generator)."""
-    generator = torch.Generator().manual_seed(run["seed"])
-    noise = draw_noise(checkpoint, generator)
-    guided = run["guidance_scale"] > 1
-    driving = encode_image(checkpoint, reference.driving)
-    driving_latents = sample_posterior(checkpoint, driving, noise.driving_posterior)
-    if run["kind"] == "swap":
-        source = encode_image(checkpoint, reference.source)
-        source_latents = sample_posterior(checkpoint, source, noise.source_posterior)
-        conditioning = swap_conditioning(
-            checkpoint, source, driving, source_latents, driving_latents, guided=guided
-        )
-    else:
-        source_latents = sample_posterior(checkpoint, driving, noise.source_posterior)
-        conditioning = anonymize_conditioning(
-            checkpoint, driving, source_latents, driving_latents, degree=run["degree"], guided=guided
-        )
-    return conditioning, (noise.initial, generator)
+def task_of(reference: Reference, run: dict[str, Any]) -> FaceTask:
+    """Return a run as the engine takes it."""
+    source = reference.source if run["kind"] == "swap" else None
+    return FaceTask(
+        reference.driving, source, run["seed"], run["degree"], run["steps"], run["guidance_scale"]
+    )
+
+
+def denoised(checkpoint: Checkpoint, task: FaceTask, *, nudge: float = 0.0) -> np.ndarray:
+    """Return a run's final latents, its initial noise and image latents changed by a factor of 1 + nudge."""
+    (face,) = begin_faces(checkpoint, [task], together=1)
+    face.latents = face.latents * (1 + nudge)
+    face.inputs = dataclasses.replace(
+        face.inputs,
+        source_latents=face.inputs.source_latents * (1 + nudge),
+        driving_latents=face.inputs.driving_latents * (1 - nudge),
+    )
+    batch = Batch(checkpoint, slots=1)
+    batch.join([face])
+    while not face.sampler.finished:
+        batch.step()
+    return face.latents.numpy()
 
 
 def final_latents(
     checkpoint: Checkpoint, reference: Reference, index: int, *, nudge: float = 0.0
 ) -> np.ndarray:
-    """Return a run's final latents, its initial noise changed by a factor of 1 + nudge."""
-    run = reference.runs[index]
-    conditioning, (initial, generator) = condition(checkpoint, reference, run)
-    return denoise(
-        checkpoint,
-        conditioning,
-        initial.to(checkpoint.latent_dtype) * (1 + nudge),
-        generator,
-        steps=run["steps"],
-        guidance_scale=run["guidance_scale"],
-    ).numpy()
+    """Return the final latents of one of the published runs."""
+    return denoised(checkpoint, task_of(reference, reference.runs[index]), nudge=nudge)
 
 
 def deviation(found: np.ndarray, expected: np.ndarray) -> float:
@@ -118,7 +109,7 @@ def test_every_stage_of_an_anonymize_run_agrees(tiny: Checkpoint, reference: Ref
     stages = reference.intermediate
     run = reference.runs[0]
     noise = draw_noise(tiny, torch.Generator().manual_seed(run["seed"]))
-    encoded = encode_image(tiny, reference.driving)
+    (encoded,) = encode_images(tiny, [reference.driving])
     source_latents = sample_posterior(tiny, encoded, noise.source_posterior)
     driving_latents = sample_posterior(tiny, encoded, noise.driving_posterior)
     assert np.array_equal(noise.initial, stages["initial_noise"])
@@ -145,7 +136,7 @@ def test_every_stage_of_an_anonymize_run_agrees(tiny: Checkpoint, reference: Ref
     assert compared == 2 * len(conditional) == 32
 
     for steps in (200, 8):
-        assert np.array_equal(scheduler_for(tiny, steps).timesteps, stages[f"timesteps_{steps}"])
+        assert np.array_equal(scheduler_for(tiny.scheduler, steps).timesteps, stages[f"timesteps_{steps}"])
 
 
 def test_the_first_step_agrees(tiny: Checkpoint, reference: Reference) -> None:
@@ -160,13 +151,9 @@ def test_the_first_step_agrees(tiny: Checkpoint, reference: Reference) -> None:
             context=torch.cat([tokens, stages["embedding"].expand(2, -1, -1)], dim=1),
             references=project_references(tiny.unet, tiny.properties.wiring, sources, drivings),
         )
-        rows = [
-            guided_prediction(
-                tiny, conditioning, stages["initial_noise"], stages["timesteps_8"][0], guidance_scale
-            )
-            for guidance_scale in (0.0, 1.0)  # the unconditional row alone, the conditional row alone
-        ]
-    assert deviation(torch.cat(rows).numpy(), reference.intermediate["model_output_first_step"]) < TOLERANCE
+        latents = stages["initial_noise"].expand(2, -1, -1, -1)
+        rows = predict(tiny, conditioning, latents, stages["timesteps_8"][:1].expand(2))
+    assert deviation(rows.numpy(), reference.intermediate["model_output_first_step"]) < TOLERANCE
 
 
 @pytest.mark.parametrize("index", UNGUIDED_RUNS)
@@ -196,20 +183,10 @@ def test_all_runs_equal_the_straightforward_network_in_float64(
 ) -> None:
     """Projecting references once, for own queries alone, changes no run: 1e-4 of the spread at the end."""
     run = reference.runs[index] | {"steps": min(reference.runs[index]["steps"], 8)}
-    ours = in_float64(tiny)
-    conditioning, (initial, generator) = condition(ours, reference, run)
-    sampling = {"steps": run["steps"], "guidance_scale": run["guidance_scale"]}
-    found = denoise(ours, conditioning, initial, generator, **sampling)
-
-    theirs = in_float64(tiny)
-    install_straightforward(theirs.unet, theirs.properties.wiring)
-    generator = torch.Generator().manual_seed(run["seed"])
-    noise: Noise = draw_noise(theirs, generator)
-    driving = encode_image(theirs, reference.driving)
-    source = encode_image(theirs, reference.source) if run["kind"] == "swap" else driving
-    conditioning = straightforward_conditioning(theirs, source, driving, noise, degree=run["degree"])
-    expected = denoise(theirs, conditioning, noise.initial, generator, **sampling)
-    assert deviation(found.numpy(), expected.numpy()) < TOLERANCE
+    task = task_of(reference, run)
+    found = denoised(in_float64(tiny), task)
+    expected = straightforward_latents(in_float64(tiny), task)
+    assert deviation(found, expected.numpy()) < TOLERANCE
 
 
 def test_a_seed_gives_the_same_bytes_whatever_ran_before(tiny: Checkpoint, reference: Reference) -> None:

@@ -1,19 +1,22 @@
 """Whole photos: every chosen face is replaced or covered, none is left as it was, the rest is untouched."""
 
+from collections.abc import Callable
+
 import numpy as np
 import pytest
 from conftest import PHOTO
 from PIL import Image
 
 from model.checkpoint import Checkpoint
-from model.errors import NoFaceError, StoppedError
+from model.engine import Engine
+from model.errors import DeviceError, NoFaceError, ParameterError, StoppedError
 from model.faces.alignment import Pixels, align
 from model.faces.face import Box, Face, Landmarks
 from model.faces.identity import DlibFaceEmbedder
 from model.photo import read_photo
 from model.pipeline import Faces, Pipeline, Sampling
 from model.replace import FaceStatus, ReplacedPhoto, face_seed, replace_faces
-from model.sampling import OnStep
+from model.task import OnStep
 
 SIZE = 64
 
@@ -62,14 +65,31 @@ def scene() -> Pixels:
     return np.asarray(Image.fromarray(coarse).resize((400, 400), Image.Resampling.BICUBIC))
 
 
-def inverted(face: Image.Image, _seed: int, _on_step: OnStep) -> Image.Image:
+class Made:
+    """A face that is finished as soon as it is asked for."""
+
+    def __init__(self, make: Callable[[], Image.Image]) -> None:
+        self.result = make
+        self.canceled = False
+
+    def cancel(self) -> None:
+        """Remember that."""
+        self.canceled = True
+
+
+def inverted(face: Image.Image, _seed: int, _on_step: OnStep) -> Made:
     """Make another face, of a kind: the negative."""
-    return Image.fromarray(255 - np.asarray(face))
+    return Made(lambda: Image.fromarray(255 - np.asarray(face)))
+
+
+def failing() -> Image.Image:
+    """Fail as a network may."""
+    raise RuntimeError("no memory")
 
 
 def run(scene: Pixels, faces: list[Face], embedder: DlibFaceEmbedder, **options: object) -> ReplacedPhoto:
     """Replace the faces of a scene by their negatives."""
-    settings = {"make_face": inverted, "only_largest": False, "seed": 7} | options
+    settings = {"begin_face": inverted, "only_largest": False, "seed": 7} | options
     return replace_faces(scene, faces, resolution=SIZE, embedder=embedder, **settings)  # type: ignore[arg-type]
 
 
@@ -86,11 +106,11 @@ def test_each_face_is_replaced_with_its_own_seed(scene: Pixels, embedder: DlibFa
     """Each face has a seed of its own, derived from the job's and its place; the first has the job's."""
     seeds: list[int] = []
 
-    def make_face(face: Image.Image, seed: int, _on_step: OnStep) -> Image.Image:
+    def begin_face(face: Image.Image, seed: int, _on_step: OnStep) -> Made:
         seeds.append(seed)
         return inverted(face, seed, _on_step)
 
-    result = run(scene, THREE, embedder, make_face=make_face)
+    result = run(scene, THREE, embedder, begin_face=begin_face)
     assert [face.status for face in result.faces] == [FaceStatus.REPLACED] * 3
     assert seeds == [face.seed for face in result.faces] == [face_seed(7, index) for index in range(3)]
     assert seeds[0] == 7
@@ -101,13 +121,11 @@ def test_each_face_is_replaced_with_its_own_seed(scene: Pixels, embedder: DlibFa
 def test_a_face_does_not_depend_on_the_others(scene: Pixels, embedder: DlibFaceEmbedder) -> None:
     """Around a face the photo is the same, whether the other faces were replaced or covered."""
 
-    def only_first(face: Image.Image, seed: int, on_step: OnStep) -> Image.Image:
-        if seed != face_seed(7, 0):
-            raise RuntimeError("no memory")
-        return inverted(face, seed, on_step)
+    def only_first(face: Image.Image, seed: int, on_step: OnStep) -> Made:
+        return inverted(face, seed, on_step) if seed == face_seed(7, 0) else Made(failing)
 
     all_made = run(scene, THREE, embedder)
-    one_made = run(scene, THREE, embedder, make_face=only_first)
+    one_made = run(scene, THREE, embedder, begin_face=only_first)
     inner = np.s_[80:120, 80:120]
     assert np.array_equal(all_made.pixels[inner], one_made.pixels[inner])
 
@@ -128,16 +146,11 @@ def test_a_sampler_that_raises_at_face_2_of_3_covers_that_face(
     scene: Pixels, embedder: DlibFaceEmbedder
 ) -> None:
     """The face is covered and reported; the other two are replaced."""
-    calls = 0
 
-    def fails_second(face: Image.Image, seed: int, on_step: OnStep) -> Image.Image:
-        nonlocal calls
-        calls += 1
-        if calls == 2:
-            raise RuntimeError("no memory")
-        return inverted(face, seed, on_step)
+    def fails_second(face: Image.Image, seed: int, on_step: OnStep) -> Made:
+        return Made(failing) if seed == face_seed(7, 1) else inverted(face, seed, on_step)
 
-    result = run(scene, THREE, embedder, make_face=fails_second)
+    result = run(scene, THREE, embedder, begin_face=fails_second)
     assert [face.status.value for face in result.faces] == ["replaced", "redacted", "replaced"]
     assert result.faces[1].identity_distance is None
     assert "covered: the network could not make" in result.faces[1].warnings[0]
@@ -197,25 +210,69 @@ def test_a_photo_without_faces_comes_back_unchanged(scene: Pixels, embedder: Dli
         assert np.array_equal(result.pixels, scene)
 
 
-def test_progress_counts_faces_and_steps(tiny: Checkpoint, scene: Pixels, embedder: DlibFaceEmbedder) -> None:
-    """The callback sees every step of every face, in order."""
+@pytest.mark.parametrize("slots", [1, 2])
+def test_progress_counts_faces_and_steps(
+    tiny: Checkpoint, scene: Pixels, embedder: DlibFaceEmbedder, slots: int
+) -> None:
+    """The callback sees every step of every face, only forward, to the last step of the last face."""
     seen: list[tuple[int, int, int, int]] = []
-    pipeline = Pipeline(tiny, FoundBefore(THREE[:2]), embedder)
-    pipeline.anonymize(scene, Sampling(seed=1, steps=2), on_step=lambda *counts: seen.append(counts))
-    assert seen == [(face, 2, done, 2) for face in (1, 2) for done in range(3)]
+    with Engine(tiny, slots=slots) as engine:
+        Pipeline(engine, FoundBefore(THREE[:2]), embedder).anonymize(
+            scene, Sampling(seed=1, steps=2), on_step=lambda *counts: seen.append(counts)
+        )
+    assert all((faces, steps) == (2, 2) for _, faces, _, steps in seen)
+    done = [(face - 1) * steps + step for face, _, step, steps in seen]
+    assert done == sorted(done)
+    assert set(done) == set(range(5))
+    assert seen[-1] == (2, 2, 2, 2)
 
 
 def test_a_stop_is_not_taken_for_a_failed_face(
     tiny: Checkpoint, scene: Pixels, embedder: DlibFaceEmbedder
 ) -> None:
-    """A run that is stopped ends; it does not cover the face and go on."""
+    """A photo that is stopped ends with all its faces; it does not cover one and go on."""
+    steps = 0
 
-    def stop(_face: int, _faces: int, done: int, _steps: int) -> None:
-        if done == 1:
+    def stop(face: int, _faces: int, done: int, _steps: int) -> None:
+        nonlocal steps
+        steps += 1
+        if (face, done) == (1, 3):
             raise StoppedError("enough")
 
-    with pytest.raises(StoppedError):
-        Pipeline(tiny, FoundBefore(THREE), embedder).anonymize(scene, Sampling(seed=1, steps=3), on_step=stop)
+    with Engine(tiny, slots=3) as engine:
+        with pytest.raises(StoppedError, match="enough"):
+            Pipeline(engine, FoundBefore(THREE), embedder).anonymize(
+                scene, Sampling(seed=1, steps=50), on_step=stop
+            )
+        after = steps
+        engine.warm_up()  # a turn of the engine later, nothing of the photo is left
+        assert engine.counters().live == engine.counters().waiting == 0
+    assert steps == after
+
+
+def test_a_failed_device_is_not_taken_for_a_failed_face(scene: Pixels, embedder: DlibFaceEmbedder) -> None:
+    """The photo is not made, and the other faces are not waited for: somebody else may make it."""
+    others = []
+
+    def begin_face(face: Image.Image, seed: int, on_step: OnStep) -> Made:
+        def fail() -> Image.Image:
+            raise DeviceError("an illegal memory access was encountered")
+
+        others.append(Made(fail) if seed == face_seed(7, 1) else inverted(face, seed, on_step))
+        return others[-1]
+
+    with pytest.raises(DeviceError, match="illegal memory access"):
+        run(scene, THREE, embedder, begin_face=begin_face)
+    assert all(face.canceled for face in others)
+
+
+def test_parameters_out_of_range_are_no_failed_faces(
+    tiny: Checkpoint, scene: Pixels, embedder: DlibFaceEmbedder
+) -> None:
+    """The sentence goes to the caller, and nothing is covered."""
+    pipeline = Pipeline(Engine(tiny, slots=1), FoundBefore(THREE), embedder)
+    with pytest.raises(ParameterError, match="steps is 1001"):
+        pipeline.anonymize(scene, Sampling(seed=1, steps=1001))
 
 
 def test_a_source_without_a_face_is_an_error(
@@ -223,7 +280,9 @@ def test_a_source_without_a_face_is_an_error(
 ) -> None:
     """A swap needs an identity to give."""
     with pytest.raises(NoFaceError, match="no face was found in the picture that gives the identity"):
-        Pipeline(tiny, FoundBefore([]), embedder).swap(scene, scene, Sampling(seed=1, steps=1))
+        Pipeline(Engine(tiny, slots=1), FoundBefore([]), embedder).swap(
+            scene, scene, Sampling(seed=1, steps=1)
+        )
 
 
 def test_an_unchanged_face_is_possibly_recognizable(embedder: DlibFaceEmbedder) -> None:
@@ -234,7 +293,7 @@ def test_an_unchanged_face_is_possibly_recognizable(embedder: DlibFaceEmbedder) 
         1.0,
         Landmarks((203, 115), (246, 111), (227, 140), (207, 158), (247, 156)),
     )
-    same = run(pixels, [face], embedder, make_face=lambda image, _seed, _on_step: image)
+    same = run(pixels, [face], embedder, begin_face=lambda image, _seed, _on_step: Made(lambda: image))
     (kept,) = same.faces
     assert kept.identity_distance is not None
     assert kept.identity_distance < 0.3
@@ -246,9 +305,10 @@ def test_an_unchanged_face_is_possibly_recognizable(embedder: DlibFaceEmbedder) 
 
 def test_an_aligned_picture_is_one_face(tiny: Checkpoint, scene: Pixels, embedder: DlibFaceEmbedder) -> None:
     """With `aligned` nothing is looked for: the whole picture is the face, in the model's resolution."""
-    made = Pipeline(tiny, FoundBefore([]), embedder).anonymize(
-        scene, Sampling(seed=3, steps=1), faces=Faces.ALIGNED
-    )
+    with Engine(tiny, slots=1) as engine:
+        made = Pipeline(engine, FoundBefore([]), embedder).anonymize(
+            scene, Sampling(seed=3, steps=1), faces=Faces.ALIGNED
+        )
     assert made.photo.pixels.shape == (64, 64, 3)
     (face,) = made.photo.faces
     assert (face.status, face.seed) == (FaceStatus.REPLACED, 3)

@@ -9,16 +9,14 @@ import sys
 import threading
 from pathlib import Path
 
-import torch
-from PIL import Image
 from redis.exceptions import RedisError
 from rq.serializers import JSONSerializer
 
 from jobs.contract import Defaults, Model
 from jobs.store import LEASE_SECONDS, JobStore, connect
-from model.anonymize import anonymize_face
-from model.checkpoint import Checkpoint, Precision, checkpoint_revision, load_checkpoint
-from model.device import prepare_device
+from model.checkpoint import checkpoint_revision, load_checkpoint
+from model.device import choose_precision, choose_slots, prepare_device
+from model.engine import Engine
 from model.errors import CheckpointError
 from model.faces.detection import FaceFinder
 from model.faces.identity import DlibFaceEmbedder
@@ -37,12 +35,13 @@ def run_worker(
     """Work until SIGTERM or SIGINT, finishing the job in hand; returns the exit code."""
     logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="%(levelname)s %(name)s %(message)s")
     try:
-        loaded = load_checkpoint(checkpoint, precision=Precision(precision), device=device)
+        loaded = load_checkpoint(checkpoint, precision=choose_precision(precision, device), device=device)
     except CheckpointError as error:
         log.error("%s", error)  # noqa: TRY400  the sentence is for the operator
         return BAD_CHECKPOINT
     prepare_device(loaded)
-    warm_up(loaded)
+    engine = Engine(loaded, slots=choose_slots(loaded)).start()
+    engine.warm_up()
     model = Model(
         name=loaded.name,
         revision=checkpoint_revision(checkpoint),
@@ -52,7 +51,7 @@ def run_worker(
     )
     redis = connect(redis_url)
     store = JobStore(redis)
-    pipeline = Pipeline(loaded, FaceFinder(face_threshold), DlibFaceEmbedder())
+    pipeline = Pipeline(engine, FaceFinder(face_threshold), DlibFaceEmbedder())
     serve_with(JobRunner(store, pipeline, model))
     name = f"{socket.gethostname()}-{os.getpid()}"
     rq_worker = LeasingWorker(
@@ -73,15 +72,8 @@ def run_worker(
     finally:
         stopping.set()
         announcing.join()
+        engine.close()
     return 0
-
-
-def warm_up(checkpoint: Checkpoint) -> None:
-    """Run one short job, so that no caller waits for kernels to be chosen and memory to grow."""
-    grey = Image.new("RGB", (checkpoint.resolution, checkpoint.resolution), (127, 127, 127))
-    anonymize_face(checkpoint, grey, seed=0, steps=1)
-    if checkpoint.device.type == "cuda":
-        torch.cuda.synchronize(checkpoint.device)
 
 
 def _keep_announcing(store: JobStore, name: str, model: Model, stopping: threading.Event) -> None:

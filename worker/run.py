@@ -26,6 +26,7 @@ from model.errors import ModelError, NoFaceError, ParameterError, PictureError, 
 from model.photo import PhotoFormat, Pixels, read_photo
 from model.pipeline import Faces, Made, Pipeline, Sampling, write_made
 from model.replace import FaceOutcome, OnFaceStep
+from model.task import Sampler
 from worker.leasing import TimeLimitError
 
 log = logging.getLogger("face_anon.worker")
@@ -108,7 +109,8 @@ class JobRunner:
 
     def _replace(self, request: JobRequest, photos: list[Pixels]) -> Made:
         parameters = request.parameters
-        sampling = Sampling(parameters.seed, parameters.steps, parameters.guidance_scale)
+        sampler = Sampler(parameters.sampler)
+        sampling = Sampling(parameters.seed, parameters.steps, parameters.guidance_scale, sampler)
         faces = Faces(parameters.faces)
         max_faces = request.limits.max_faces
         on_step = self._reporter(request.id)
