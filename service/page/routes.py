@@ -27,6 +27,12 @@ SAMPLES = {
     "portrait-3.png": "A rendered face with curls",
     "portrait-4.png": "A rendered face with a beard",
 }
+POLICY = (
+    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' blob:; connect-src 'self'; "
+    "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+)
+"""What the page may load (Content Security Policy): nothing but its own; pictures also from its memory."""
+
 ACCEPTED = (
     "image/jpeg",
     "image/png",
@@ -92,7 +98,8 @@ def install_page(app: FastAPI, store: JobStore, settings: Settings, *, needs_key
 
     @app.get("/", include_in_schema=False)
     def page() -> FileResponse:
-        return FileResponse(STATIC / "index.html", headers={"Cache-Control": "no-cache"})
+        headers = {"Cache-Control": "no-cache", "Content-Security-Policy": POLICY}
+        return FileResponse(STATIC / "index.html", headers=headers)
 
     @app.get("/page/config.json", include_in_schema=False)
     def config(response: Response) -> PageConfig:

@@ -40,11 +40,24 @@ function render() {
   for (const strip of ["strip-d", "strip-seed"]) byId(strip).disabled = active;
   showTrouble(run?.problem && !run.pausedUntil ? run.problem : problem);
   showResult(run, config?.model?.warnings ?? [], setSeed);
+  showDownload();
   mark(run);
   byId("erase-all").hidden = !runs.some((one) => one.job && one.state !== "erased");
   byId("intro").hidden = Boolean(photo);
   if (focused.disabled || !focused.checkVisibility()) moveFocus(focused);
   announce();
+}
+
+function showDownload() {
+  const link = byId("download");
+  if (!run?.picture) {
+    link.removeAttribute("href");
+    return;
+  }
+  const stem = run.photo.name.replace(/\.\w{1,5}$/, "");
+  const suffix = run.job.result.media_type.replace("image/", "").replace("jpeg", "jpg");
+  link.href = run.picture.url;
+  link.download = `${stem} ${run.kind === "swap" ? "swapped" : "anonymized"}.${suffix}`;
 }
 
 /** What had the focus is gone: the next best gets it, so that the keyboard does not begin at the top. */
@@ -199,14 +212,6 @@ async function eraseRuns(erased) {
   render();
 }
 
-function download() {
-  const stem = run.photo.name.replace(/\.\w{1,5}$/, "");
-  const suffix = run.job.result.media_type.replace("image/", "").replace("jpeg", "jpg");
-  const link = byId("download");
-  link.href = run.picture.url;
-  link.download = `${stem} ${run.kind === "swap" ? "swapped" : "anonymized"}.${suffix}`;
-}
-
 function onFiles() {
   onFile(byId("photo-file"), byId("stage"), (file) => takePhoto(file, file.name));
   onFile(byId("source-file"), byId("source-field"), (file) => takeSource(file, file.name));
@@ -235,7 +240,6 @@ function onButtons() {
   byId("trouble-again").addEventListener("click", () => startOne(run.order));
   byId("erase").addEventListener("click", () => eraseRuns([run]));
   byId("erase-all").addEventListener("click", () => eraseRuns(runs));
-  byId("download").addEventListener("click", download);
   byId("photo-change").addEventListener("click", () => {
     photo = run = problem = null;
     render();

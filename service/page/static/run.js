@@ -47,8 +47,8 @@ export class Run extends EventTarget {
     if (!this.active) return false;
     return this.#attempt(async () => {
       this.#change({ state: "uploading" });
-      this.#change({ job: await this.#submitted(), state: "following" });
-      if (this.stopping) this.#change({ job: await cancel(this.job.id) });
+      this.#change({ job: await this.#persist(() => this.#send()), state: "following" });
+      if (this.stopping) await this.#cancel();
     });
   }
 
@@ -68,7 +68,7 @@ export class Run extends EventTarget {
         return;
       }
       this.#change({ state: "fetching", stopping: false });
-      const blob = await readResult(this.job.id);
+      const blob = await this.#persist(() => readResult(this.job.id));
       if (this.state === "erased") return;
       this.#change({ picture: { blob, url: URL.createObjectURL(blob) }, state: "succeeded" });
     });
@@ -82,7 +82,7 @@ export class Run extends EventTarget {
       return;
     }
     this.#change({ stopping: true });
-    if (this.job) await this.#attempt(async () => this.#change({ job: await cancel(this.job.id) }));
+    if (this.job) await this.#attempt(() => this.#cancel());
     else if (this.sent < 1 || this.pausedUntil) this.#aborting.abort();
   }
 
@@ -94,17 +94,27 @@ export class Run extends EventTarget {
     this.#change({ state: "erased", picture: null, problem: null });
   }
 
-  async #submitted() {
+  #send() {
+    return submit(this.kind, this.#fields(), {
+      idempotencyKey: this.#idempotencyKey,
+      signal: this.#aborting.signal,
+      onUpload: (sent) => this.#change({ sent }),
+    });
+  }
+
+  async #cancel() {
+    this.#change({ job: await this.#persist(() => cancel(this.job.id)) });
+  }
+
+  /** Do it again as long as the service says that it may work later, or is not reached for a while. */
+  async #persist(work) {
     for (let unreached = 0; ; ) {
       try {
-        return await submit(this.kind, this.#fields(), {
-          idempotencyKey: this.#idempotencyKey,
-          signal: this.#aborting.signal,
-          onUpload: (sent) => this.#change({ sent }),
-        });
+        return await work();
       } catch (problem) {
-        unreached += problem.status === 0 ? 1 : 0;
-        if (!problem.passing || unreached > UNREACHED || this.stopping) throw problem;
+        unreached += problem.code === "unreachable" ? 1 : 0; // whoever is offline knows it, and can wait
+        const unwanted = this.stopping && !this.job;
+        if (!problem.passing || unreached > UNREACHED || unwanted) throw problem;
         await this.#countDown(problem);
       }
     }

@@ -6,8 +6,10 @@ const percent = (part) => `${Math.round(part * 100)} %`;
 const MEGA = 1_000_000;
 
 export const plural = (count, one, many) => `${count} ${count === 1 ? one : many}`;
-export const megabytes = (bytes) => `${number(bytes / MEGA, bytes < 10 * MEGA && bytes % MEGA ? 1 : 0)} MB`;
-export const megapixels = (pixels) => `${number(pixels / MEGA, pixels % MEGA ? 1 : 0)} megapixels`;
+// rounded up: nothing is said to have what the limit is, and yet to be too large
+const millions = (count) => (Math.ceil(count / (MEGA / 10)) / 10).toLocaleString();
+export const megabytes = (bytes) => `${millions(bytes)} MB`;
+export const megapixels = (pixels) => `${millions(pixels)} megapixels`;
 export const decimal = (value) => number(value, 2);
 
 export function duration(seconds) {
@@ -18,7 +20,7 @@ export function duration(seconds) {
 
 const TITLES = {
   unreachable: ["The service cannot be reached", "Check the connection, or ask whoever runs it."],
-  offline: ["You are offline", "The photo is sent when the connection is back and you try again."],
+  offline: ["You are offline", "It goes on when the connection is back."],
   key_missing: ["A key is needed", "This service takes photos only with an API key it knows."],
   key_wrong: ["The service does not know this key", "Ask whoever runs it for one."],
   job_not_found: ["The service no longer knows this job", "It was erased, or its time was over."],
@@ -31,6 +33,7 @@ const TITLES = {
   broken_picture: ["The picture is broken"],
   invalid_parameter: ["An option is not as the service wants it"],
   queue_full: ["The queue is full"],
+  too_many_jobs: ["Too many jobs are under way already"],
   store_unavailable: ["The service is not able to take photos just now"],
 };
 const STATUSES = {
@@ -55,7 +58,8 @@ export const sentence = (text) =>
 export function problemWords(problem) {
   const [title, otherwise = ""] = TITLES[problem.code] ??
     STATUSES[problem.status] ?? [problem.title || "This did not work", `The service says ${problem.code}.`];
-  return { title, detail: sentence(problem.detail) || otherwise };
+  // of keys the service speaks to programs
+  return { title, detail: (problem.status === 401 ? "" : sentence(problem.detail)) || otherwise };
 }
 
 /** What a run is doing. */
@@ -75,10 +79,9 @@ export function runWords(run, readiness) {
 }
 
 function queueWords(queue, readiness) {
-  if (readiness === "no_worker") return "In the queue. No worker is ready yet; the job waits for one";
-  if (!queue) return "In the queue";
-  const place = queue.position === 1 ? "Next in the queue" : `Number ${queue.position} in the queue`;
-  return queue.eta_seconds ? `${place}, starts in about ${duration(queue.eta_seconds)}` : place;
+  const place = !queue ? "In the queue" : queue.position === 1 ? "Next in the queue" : `Number ${queue.position} in the queue`;
+  if (readiness === "no_worker") return `${place}. No worker is ready yet; the job waits for one`;
+  return queue?.eta_seconds ? `${place}, starts in about ${duration(queue.eta_seconds)}` : place;
 }
 
 function progressWords(progress) {

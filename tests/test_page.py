@@ -1,0 +1,396 @@
+"""The page at `/` in a real Chromium, with a real service and worker behind it."""
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Literal
+
+import httpx
+import numpy as np
+import pytest
+from browsing import (
+    Pixels,
+    choose_sample,
+    chromium,
+    decoded,
+    overflow,
+    seen,
+    seen_around,
+    set_options,
+    shown_pixels,
+    submitted,
+    visit,
+)
+from conftest import ROOT, Running, wait_for_end
+from PIL import Image
+from playwright.sync_api import Browser, Page, expect
+
+SAMPLES = ROOT / "samples"
+DEGREES = [0.25, 0.5, 0.75, 1, 1.25, 1.5]
+
+RECORD_PROGRESS = """() => {
+  window.seenWords = [];
+  const words = document.getElementById("running-words");
+  new MutationObserver(() => window.seenWords.push(words.textContent)).observe(words, { childList: true });
+}"""
+
+
+CONTRASTS = """() => {
+  const linear = (value) => (value <= 0.04045 ? value / 12.92 : ((value + 0.055) / 1.055) ** 2.4);
+  const light = (colour) =>
+    [0.2126, 0.7152, 0.0722].reduce((sum, weight, i) => sum + weight * linear(colour[i] / 255), 0.05);
+  const over = (text, ground) => {
+    const [red, green, blue, alpha = 1] = text.match(/[\\d.]+/g).map(Number);
+    return [red, green, blue].map((value, i) => alpha * value + (1 - alpha) * ground[i]);
+  };
+  const colour = (element, name) => getComputedStyle(element)[name];
+  const ground = (element) =>
+    element ? over(colour(element, "backgroundColor"), ground(element.parentElement)) : [255, 255, 255];
+  const isText = (node) => node.nodeType === Node.TEXT_NODE && node.data.trim();
+  return [...document.querySelectorAll("body *")]
+    .filter((element) => element.checkVisibility() && [...element.childNodes].some(isText))
+    .filter((element) => colour(element, "clipPath") === "none" && !element.closest(":disabled"))
+    .map((element) => {
+      const behind = ground(element);
+      const two = [light(over(colour(element, "color"), behind)), light(behind)];
+      return [element.textContent.trim(), Math.max(...two) / Math.min(...two)];
+    });
+}"""
+"""Each text that is seen, with the contrast to its ground (WCAG 2.2, 1.4.3)."""
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    """Share one Chromium; each test has a profile of its own."""
+    with chromium() as running:
+        yield running
+
+
+def wait_for_result(page: Page) -> None:
+    """Wait until a picture is on the stage and nothing is under way."""
+    page.locator("#download").wait_for()
+    page.locator("#go").wait_for()
+
+
+def test_a_sample_goes_the_whole_way(browser: Browser, served: Running, api: httpx.Client) -> None:
+    """Sample, options, progress, picture, compare, faces, download, erase: all as the service has it."""
+    with visit(browser, served.url) as page:
+        expect(page.locator("#state-words")).to_have_text("Ready")
+        choose_sample(page, "portrait-1.png")
+        set_options(page, steps="24", seed="7")
+        page.locator("#d").fill("1.2")
+        page.evaluate(RECORD_PROGRESS)
+        job = submitted(page, "#go")
+        assert (job["parameters"]["d"], job["parameters"]["seed"], job["parameters"]["steps"]) == (1.2, 7, 24)
+        wait_for_result(page)
+        words = page.evaluate("window.seenWords")
+        assert any(re.fullmatch(r"Step \d+ of 24", sentence) for sentence in words), words
+
+        job = wait_for_end(api, job)
+        result = api.get(job["links"]["result"]).content
+        assert np.array_equal(shown_pixels(page.locator("#after")), decoded(result))
+        assert np.array_equal(
+            shown_pixels(page.locator("#before")), decoded((SAMPLES / "portrait-1.png").read_bytes())
+        )
+
+        (face,) = job["result"]["faces"]
+        card = page.locator("#faces > li")
+        expect(card).to_contain_text(f"{face['identity_distance']:.2f}")
+        expect(card).to_contain_text("Replaced")
+        page.locator("#show-faces").click()
+        box, stage = page.locator("#boxes > .box").bounding_box(), page.locator("#canvas").bounding_box()
+        assert box
+        assert stage
+        scale = stage["width"] / job["result"]["width"]
+        placed = [box["x"] - stage["x"], box["y"] - stage["y"], box["width"], box["height"]]
+        assert placed == pytest.approx([scale * side for side in face["box"]], abs=1.5)
+
+        with page.expect_download() as download:
+            page.locator("#download").click()
+        assert Path(download.value.path()).read_bytes() == result
+        assert download.value.suggested_filename.endswith("anonymized.png")
+
+        page.locator("#erase").click()
+        expect(page.locator("#tray .tile .note")).to_have_text("Erased")
+        expect(page.locator("#after")).to_be_hidden()
+        assert api.get(job["links"]["self"]).status_code == 404
+
+
+def unlike(one: Pixels, other: Pixels, part: tuple[slice, slice]) -> float:
+    """Return how much a part of two pictures differs, 0 to 255."""
+    return float(np.abs(one[part].astype(int) - other[part]).mean())
+
+
+def test_the_slider_uncovers_what_was_before(browser: Browser, served: Running) -> None:
+    """At one end the photo as it was, at the other the new face; by keys, by mouse, and zoomed."""
+    with visit(browser, served.url) as page:
+        choose_sample(page, "astronaut.png")
+        set_options(page, steps="1", seed="1")
+        page.locator("#go").click()
+        wait_for_result(page)
+        slider, canvas = page.locator("#compare"), page.locator("#canvas")
+        slider.press("End")
+        before = seen(canvas)
+        slider.press("Home")
+        after = seen(canvas)
+        height, width, _ = before.shape
+        with Image.open(SAMPLES / "astronaut.png") as image:
+            photo = np.asarray(image.convert("RGB").resize((width, height), Image.Resampling.BILINEAR))
+        # her face is from 0.34 to 0.53 of the width and 0.15 to 0.35 of the height
+        face = np.s_[int(0.18 * height) : int(0.32 * height), int(0.36 * width) : int(0.47 * width)]
+        shoes = np.s_[int(0.85 * height) : int(0.95 * height), int(0.55 * width) : int(0.65 * width)]
+        assert unlike(before, photo, face) < 6
+        assert unlike(before, after, face) > 20
+        assert unlike(before, after, shoes) < 1
+
+        place = canvas.bounding_box()
+        assert place
+        page.mouse.move(place["x"] + 20, place["y"] + 30)
+        page.mouse.down()
+        page.mouse.move(place["x"] + place["width"] * 0.42, place["y"] + 30, steps=3)
+        page.mouse.up()
+        assert slider.input_value() == "42"
+        divided = seen(canvas)
+        left, right = (
+            np.s_[face[0], int(start * width) : int(end * width)]
+            for start, end in ((0.36, 0.41), (0.43, 0.47))
+        )
+        assert unlike(divided, before, left) < 1
+        assert unlike(divided, after, left) > 20
+        assert unlike(divided, after, right) < 1
+        assert unlike(divided, before, right) > 20
+
+        page.locator("#faces .look").click()
+        assert unlike(divided, seen(canvas), np.s_[:, :]) > 20
+
+
+def test_own_files_are_swapped(browser: Browser, served: Running, api: httpx.Client, tmp_path: Path) -> None:
+    """A JPEG of one's own is the photo, a sample gives the identity; the picture comes back as JPEG."""
+    own = tmp_path / "holiday.jpg"
+    with Image.open(SAMPLES / "portrait-4.png") as image:
+        image.save(own, quality=92)
+    with visit(browser, served.url) as page:
+        page.locator("#photo-file").set_input_files(own)
+        expect(page.locator("#photo-name")).to_have_text("holiday.jpg")
+        page.get_by_role("radio", name="Swap").check()
+        expect(page.locator("#d")).to_be_hidden()
+        page.locator("#go").click()
+        expect(page.locator("#trouble")).to_contain_text("Choose whose face it shall be")
+        page.locator("#source-samples button:has(img[src$='portrait-2.png'])").click()
+        expect(page.locator("#source-preview")).to_be_visible()
+        set_options(page, steps="2", seed="9223372036854775807")
+        job = submitted(page, "#go", "swap")
+        wait_for_result(page)
+        job = wait_for_end(api, job)
+        assert (job["kind"], job["parameters"]["seed"]) == ("swap", 2**63 - 1)
+        expect(page.locator("#facts")).to_contain_text("seed 9223372036854775807")
+        with page.expect_download() as download:
+            page.locator("#download").click()
+        assert download.value.suggested_filename == "holiday swapped.jpg"
+        direct = {
+            "source": (SAMPLES / "portrait-2.png").read_bytes(),
+            "driving": own.read_bytes(),
+        }
+        again = api.post("/swap", files=direct, data={"steps": "2", "seed": str(2**63 - 1)}).json()
+        wait_for_end(api, again)
+        assert Path(download.value.path()).read_bytes() == api.get(again["links"]["result"]).content
+
+
+def test_a_running_job_is_canceled(browser: Browser, served: Running, api: httpx.Client) -> None:
+    """The job ends as canceled at the service, the page says so, and the next one can begin."""
+    with visit(browser, served.url) as page:
+        choose_sample(page, "portrait-1.png")
+        set_options(page, steps="1000")
+        job = submitted(page, "#go")
+        expect(page.locator("#running-words")).to_contain_text(re.compile(r"Step [1-9]\d* of 1000"))
+        assert float(page.locator("#running-bar").get_attribute("value") or 0) > 0
+        page.locator("#stop").click()
+        page.locator("#go").wait_for()
+        expect(page.locator("#tray .note")).to_have_text("Canceled")
+        expect(page.locator("#running")).to_be_hidden()
+        assert wait_for_end(api, job)["status"] == "canceled"
+
+
+def strip_jobs(page: Page, button: str, count: int) -> list[dict[str, Any]]:
+    """Press a strip's button and return its finished jobs, in the order of the tiles."""
+    jobs: list[dict[str, Any]] = []
+    page.on(
+        "response",
+        lambda answer: jobs.append(answer.json()) if answer.url.endswith("/anonymize") else None,
+    )
+    page.locator(button).click()
+    expect(page.locator(".row").first.locator("button.frame canvas, button.frame img")).to_have_count(count)
+    page.locator("#go").wait_for()
+    return jobs
+
+
+def test_strips_show_one_photo_at_several_d_and_seeds(
+    browser: Browser, served: Running, api: httpx.Client
+) -> None:
+    """Figures 4 and 5: one seed at six d, then five seeds at one d; each tile opens its own picture."""
+    with visit(browser, served.url) as page:
+        choose_sample(page, "portrait-2.png")
+        set_options(page, steps="1", faces="aligned")
+        jobs = strip_jobs(page, "#strip-d", len(DEGREES))
+        assert [job["parameters"]["d"] for job in jobs] == DEGREES
+        assert len({job["parameters"]["seed"] for job in jobs}) == 1
+        row = page.locator(".row").first
+        assert row.locator(".caption").all_inner_texts() == ["original", *(f"d {d:g}" for d in DEGREES)]
+        for index in (4, 0):
+            row.locator("button.frame").nth(index).click()
+            expect(row.locator("[aria-current]")).to_have_count(1)
+            result = api.get(jobs[index]["links"]["result"]).content
+            expect(page.locator("#facts")).to_contain_text(f"d {DEGREES[index]:.2f}")
+            assert np.array_equal(shown_pixels(page.locator("#after")), decoded(result))
+
+        jobs = strip_jobs(page, "#strip-seed", 5)
+        assert len({job["parameters"]["seed"] for job in jobs}) == 5
+        assert {job["parameters"]["d"] for job in jobs} == {1.25}
+        assert page.locator(".row").count() == 2
+        page.locator("#erase-all").click()
+        expect(page.locator(".row button.frame[disabled]")).to_have_count(11)
+        assert {api.get(job["links"]["self"]).status_code for job in jobs} == {404}
+
+
+def tab_to(page: Page, selector: str, *, back: bool = False) -> None:
+    """Press Tab until an element has the focus, and that can be seen."""
+    for _ in range(60):
+        page.keyboard.press("Shift+Tab" if back else "Tab")
+        if page.evaluate("selector => document.activeElement.matches(selector)", selector):
+            return
+    raise AssertionError(f"Tab does not reach {selector}")
+
+
+def test_the_keyboard_is_enough_for_the_way(browser: Browser, served: Running, api: httpx.Client) -> None:
+    """Choose, set everything, begin and cancel by Tab, Enter, Space and arrows; the focus never gets lost."""
+    with visit(browser, served.url) as page:
+        page.on("filechooser", lambda _: None)  # from now on they do not reach the screen
+        tab_to(page, "#photo-file")
+        with page.expect_file_chooser():
+            page.keyboard.press("Enter")
+        tab_to(page, "#photo-samples li:nth-child(3) button")
+        page.keyboard.press("Enter")
+        page.locator("#view").wait_for()
+        assert page.evaluate("document.activeElement.id") == "photo-change"
+        tab_to(page, "[name=kind]")
+        page.keyboard.press("ArrowRight")
+        expect(page.locator("#source-field")).to_be_visible()
+        page.keyboard.press("ArrowLeft")
+        tab_to(page, "#d")
+        page.keyboard.press("ArrowRight")
+        expect(page.locator("#d-words")).to_contain_text("Recommended")
+        for _ in range(6):
+            page.keyboard.press("ArrowRight")
+        expect(page.locator("#d-words")).to_contain_text("Above 1.5")
+        page.keyboard.press("Home")
+        tab_to(page, "#roll")
+        page.keyboard.press("Space")
+        seed = page.locator("#seed").input_value()
+        assert seed.isdigit()
+        tab_to(page, "summary")
+        page.keyboard.press("Enter")
+        tab_to(page, "#steps")
+        page.keyboard.type("300")
+        tab_to(page, "#go")
+        with page.expect_response("**/anonymize") as answer:
+            page.keyboard.press("Enter")
+        job = answer.value.json()
+        assert (job["parameters"]["d"], job["parameters"]["seed"]) == (0, int(seed))
+        assert page.evaluate("document.activeElement.id") == "stop"
+        page.keyboard.press("Enter")
+        page.locator("#go").wait_for()
+        assert wait_for_end(api, job)["status"] == "canceled"
+        assert page.evaluate("document.activeElement.id") == "go"
+
+
+def test_the_keyboard_is_enough_for_the_result(browser: Browser, served: Running) -> None:
+    """Compare, see the faces, look closer, download and erase by Tab, Enter, Space and arrows."""
+    with visit(browser, served.url) as page:
+        choose_sample(page, "portrait-1.png")
+        set_options(page, steps="1")
+        page.keyboard.press("Enter")
+        wait_for_result(page)
+        tab_to(page, "#compare", back=True)
+        canvas = page.locator("#canvas")
+        halves = seen(canvas)
+        for _ in range(10):
+            page.keyboard.press("ArrowRight")
+        assert page.locator("#compare").get_attribute("aria-valuetext") == "60 % before, 40 % after"
+        assert np.abs(halves.astype(int) - seen(canvas)).max() > 50
+        tab_to(page, "#show-faces")
+        page.keyboard.press("Space")
+        expect(page.locator(".box")).to_be_visible()
+        tab_to(page, ".look")
+        page.keyboard.press("Enter")
+        expect(page.locator(".look")).to_have_attribute("aria-pressed", "true")
+        tab_to(page, "#download", back=True)
+        with page.expect_download():
+            page.keyboard.press("Enter")
+        tab_to(page, "#erase", back=True)
+        page.keyboard.press("Enter")
+        expect(page.locator("#tray .note").last).to_have_text("Erased")
+        assert page.evaluate("document.activeElement.id") == "photo-change"
+
+
+def test_every_control_has_a_name_and_shows_its_focus(browser: Browser, served: Running) -> None:
+    """What a screen reader would say is never empty, and a focused control looks different."""
+    with visit(browser, served.url) as page:
+        choose_sample(page, "portrait-1.png")
+        page.locator("#more").evaluate("more => { more.open = true; }")
+        tree = page.locator("body").aria_snapshot()
+        nameless = re.findall(
+            r"^\s*- (?:button|link|textbox|slider|combobox|radio|spinbutton|img):?$", tree, re.MULTILINE
+        )
+        assert nameless == []
+        for name in ("photo-change", "d", "seed", "roll", "steps", "sampler", "go", "strip-d"):
+            control = page.locator(f"#{name}")
+            control.scroll_into_view_if_needed()
+            plain = seen_around(control)
+            control.focus()
+            page.keyboard.press("Shift+Tab")
+            page.keyboard.press("Tab")
+            assert page.evaluate("document.activeElement.id") == name
+            assert np.abs(plain.astype(int) - seen_around(control)).max() > 60, name
+            page.evaluate("document.activeElement.blur()")
+
+
+def test_a_phone_has_room_for_it(browser: Browser, served: Running) -> None:
+    """At 360 pixels nothing lies beyond the edge, buttons fit fingers, and a tap moves the divider."""
+    phone = {"viewport": {"width": 360, "height": 740}, "has_touch": True, "is_mobile": True}
+    with visit(browser, served.url, device_scale_factor=2, **phone) as page:
+        assert overflow(page) == 0
+        page.locator("#photo-samples button").nth(1).tap()
+        set_options(page, steps="1", seed="9223372036854775807")
+        page.get_by_role("radio", name="Swap").tap()
+        assert overflow(page) == 0
+        page.get_by_role("radio", name="Anonymize").tap()
+        page.locator("#go").tap()
+        wait_for_result(page)
+        assert overflow(page) == 0
+        expect(page.locator("#faces > li")).to_have_count(3)
+        canvas = page.locator("#canvas")
+        expect(canvas).to_be_in_viewport()
+        place = canvas.bounding_box()
+        assert place
+        page.touchscreen.tap(place["x"] + place["width"] * 0.8, place["y"] + 20)
+        assert page.locator("#compare").input_value() == "80"
+        for button in page.locator("button:visible, a.button:visible, label.button:visible").all():
+            size = button.bounding_box()
+            assert size
+            assert min(size["width"], size["height"]) >= 28, button.inner_text()
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_text_stands_out_from_its_ground(
+    browser: Browser, served: Running, scheme: Literal["light", "dark"]
+) -> None:
+    """In light and in dark: WCAG's 4.5 to 1 for each text that is seen (AA)."""
+    with visit(browser, served.url, color_scheme=scheme) as page:
+        choose_sample(page, "portrait-1.png")
+        page.locator("#go").click()
+        page.locator("#stop").click()
+        page.locator("#go").wait_for()
+        contrasts = page.evaluate(CONTRASTS)
+        assert len(contrasts) > 20
+        assert [text for text, contrast in contrasts if contrast < 4.5] == []
+        assert (seen(page.locator("header"))[1, 1].mean() > 200) == (scheme == "light")
