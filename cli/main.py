@@ -10,6 +10,8 @@ from typing import Annotated
 
 import typer
 
+from cli.settings_help import CommandWithSettings
+
 app = typer.Typer(
     help="Anonymize or swap the faces in photos.",
     no_args_is_help=True,
@@ -268,7 +270,7 @@ HostOption = Annotated[str, typer.Option(help="Address to listen on.")]
 PortOption = Annotated[int, typer.Option(min=0, max=65535, help="Port to listen on; 0 takes a free one.")]
 
 
-@app.command()
+@app.command(cls=CommandWithSettings)
 def service(
     host: HostOption = "127.0.0.1",
     port: PortOption = 8000,
@@ -308,7 +310,7 @@ def worker(
     )
 
 
-@app.command()
+@app.command(cls=CommandWithSettings)
 def serve(
     checkpoint: CheckpointOption = SHIPPED_CHECKPOINT,
     dtype: PrecisionOption = PrecisionChoice.AUTO,

@@ -6,6 +6,7 @@ Under `face-anon:`:
 - `upload:{id}:{name}`, `result:{id}`: the bytes of pictures; every one of them expires
 - `idempotency:{digest}`: the id of the job that a caller's key made, for as long as there is the job
 - `workers` hash: the model each live worker has loaded; a field expires unless its worker renews it
+- `model` string: the model that was announced last; its defaults hold while workers restart
 - `metrics` hash: each live worker's Prometheus text, expiring as its field in `workers` does
 - `durations` list: how many milliseconds the latest jobs took
 - `reserved`, `unfinished:{owner}`, `bucket:{digest}`: see `jobs.limits`
@@ -30,7 +31,18 @@ from rq.job import Job
 from rq.results import Result
 from rq.serializers import JSONSerializer
 
-from jobs.contract import UPLOADS, Idempotency, JobRequest, Model, Outcome, Problem, Progress, Status, Timings
+from jobs.contract import (
+    UPLOADS,
+    Defaults,
+    Idempotency,
+    JobRequest,
+    Model,
+    Outcome,
+    Problem,
+    Progress,
+    Status,
+    Timings,
+)
 from jobs.limits import Places, RequestRate, occupy, unfinished_key
 
 QUEUE_NAME = "face-anon"
@@ -39,6 +51,9 @@ RUN_JOB = "worker.run.run_job"
 
 RATED_JOBS = 20
 """From how many of the latest jobs the rate of work is taken, where they ended within the last hour."""
+
+REMEMBERED_SECONDS = 30 * 24 * 3600
+"""For how long the last worker's model is known after it has gone."""
 
 LEASE_SECONDS = 15
 """How long a worker counts as alive after it was last heard of."""
@@ -257,6 +272,16 @@ class JobStore:
         """Return the model of each live worker that is ready for jobs."""
         return [Model.model_validate_json(model) for model in self._redis.hvals(_WORKERS)]
 
+    def defaults(self) -> Defaults:
+        """Return what a job is best made with where its request does not say.
+
+        By a live worker's checkpoint; while none lives by the last one's; those published where none was.
+        """
+        models = self.models()
+        if not models and (last := self._redis.get(_MODEL)):
+            models = [Model.model_validate_json(last)]
+        return models[0].defaults if models else Defaults()
+
     def worker_metrics(self) -> dict[str, bytes]:
         """Return each live worker's metrics as Prometheus text, by the worker's name."""
         metrics: dict[bytes, bytes] = self._redis.hgetall(_METRICS)  # type: ignore[assignment]
@@ -276,6 +301,7 @@ class JobStore:
         with self._redis.pipeline(transaction=True) as pipeline:
             pipeline.hset(_WORKERS, worker, model.model_dump_json())
             pipeline.hexpire(_WORKERS, LEASE_SECONDS, worker)
+            pipeline.set(_MODEL, model.model_dump_json(), ex=REMEMBERED_SECONDS)
             pipeline.execute()
 
     def withdraw(self, worker: str) -> None:
@@ -384,6 +410,7 @@ class JobStore:
 
 
 _WORKERS = "face-anon:workers"
+_MODEL = "face-anon:model"
 _METRICS = "face-anon:metrics"
 _DURATIONS = "face-anon:durations"
 

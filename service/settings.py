@@ -2,12 +2,13 @@
 
 import ipaddress
 from pathlib import Path
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from pydantic import Field, SecretStr, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 MEGA = 1_000_000
+PREFIX = "FACE_ANON_"
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 
@@ -16,10 +17,18 @@ def trusted_networks(listed: str) -> list[Network]:
     return [ipaddress.ip_network(part.strip()) for part in listed.split(",") if part.strip()]
 
 
+class Described(NamedTuple):
+    """One setting, for people: its variable, its default in words, and what it is."""
+
+    variable: str
+    default: str
+    description: str
+
+
 class Settings(BaseSettings):
     """What an operator decides; `FACE_ANON_MAX_PIXELS=…` sets `max_pixels`, and so on."""
 
-    model_config = SettingsConfigDict(env_prefix="FACE_ANON_", frozen=True)
+    model_config = SettingsConfigDict(env_prefix=PREFIX, frozen=True)
 
     api_keys: SecretStr = Field(
         default=SecretStr(""),
@@ -86,3 +95,18 @@ class Settings(BaseSettings):
     def _are_networks(cls, listed: str) -> str:
         trusted_networks(listed)
         return listed
+
+
+def described_settings() -> list[Described]:
+    """Return every setting, in order: what `--help` and the documentation are made of."""
+    return [
+        Described(f"{PREFIX}{name.upper()}", _in_words(field.get_default()), field.description or "")
+        for name, field in Settings.model_fields.items()
+    ]
+
+
+def _in_words(default: object) -> str:
+    if isinstance(default, bool):
+        return str(default).lower()
+    shown = default.get_secret_value() if isinstance(default, SecretStr) else default
+    return "none" if shown in (None, "") else str(shown)

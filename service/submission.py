@@ -4,25 +4,23 @@
 `service.job_endpoints` has what comes after.
 """
 
-import secrets
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from http import HTTPStatus
 from typing import Annotated, Any
 from uuid import uuid4
 
-from fastapi import APIRouter, Depends, File, Form, Request, UploadFile
+from fastapi import APIRouter, Depends, File, Request, UploadFile
 from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import JSONResponse
-from pydantic import Field
-from pydantic.json_schema import SkipJsonSchema
 
 from jobs.changes import Changes
-from jobs.contract import Faces, Idempotency, JobRequest, Kind, Limits, Parameters, PictureFormat, Sampler
+from jobs.contract import Idempotency, JobRequest, Kind, Limits, PictureFormat
 from jobs.limits import QueueFullError, TooManyJobsError
 from jobs.store import JobRecord, JobStore
 from service.access import Access, Owner
 from service.answers import JobAnswer
+from service.fields import Degree, Fields, SentFields
 from service.idempotency import KeyHeader, check_same, idempotency_of
 from service.job_endpoints import POLL_SECONDS, WAIT_HEADERS, describe_job, known_job
 from service.problems import describe, retry_later
@@ -30,28 +28,7 @@ from service.settings import Settings
 from service.uploads import READ_MEDIA_TYPES, check_upload
 from service.waiting import Wait, job_at_end, requested_wait
 
-MAX_SEED = 2**63 - 1
-
-# What may be left out is not in the schema as null: no form, query or header can hold one.
 Picture = Annotated[UploadFile, File()]
-Degree = Annotated[float, Form(ge=0, le=2, allow_inf_nan=False, description="Degree of anonymization.")]
-Seed = Annotated[
-    Annotated[int, Field(ge=0, le=MAX_SEED)] | SkipJsonSchema[None],
-    Form(description="Drawn at random when absent."),
-]
-Steps = Annotated[int, Form(ge=1, le=1000, description="Denoising steps.")]
-GuidanceScale = Annotated[
-    float, Form(ge=0, le=20, allow_inf_nan=False, description="Classifier-free guidance; 1 or less is off.")
-]
-SamplerField = Annotated[Sampler, Form(description="How the noise is removed.")]
-FacesField = Annotated[Faces, Form(description="Which faces are replaced.")]
-FormatField = Annotated[
-    PictureFormat | SkipJsonSchema[None], Form(description="Default: as sent where we write it, else PNG.")
-]
-Reference = Annotated[
-    Annotated[str, Field(max_length=200)] | SkipJsonSchema[None],
-    Form(description="A string of the caller's, echoed."),
-]
 
 
 @dataclass(frozen=True)
@@ -120,18 +97,18 @@ def submission_routes(store: JobStore, changes: Changes, access: Access, setting
         )
 
     def enqueue(
-        kind: Kind,
-        pictures: dict[str, bytes],
-        parameters: Parameters,
-        reference: str | None,
         call: Call,
+        kind: Kind,
+        fields: Fields,
+        pictures: dict[str, bytes],
+        written: PictureFormat,
         idempotency: Idempotency | None,
     ) -> str:
         made = JobRequest(
             id=uuid4().hex,
             kind=kind,
-            parameters=parameters,
-            reference=reference,
+            parameters=fields.parameters(kind, store.defaults(), written),
+            reference=fields.reference,
             owner=call.owner,
             request_id=call.request.state.request_id,
             created_at=datetime.now(UTC),
@@ -154,19 +131,12 @@ def submission_routes(store: JobStore, changes: Changes, access: Access, setting
         return request.id
 
     async def accept(
-        call: Call,
-        kind: Kind,
-        pictures: dict[str, bytes],
-        parameters: Parameters,
-        *,
-        seed_sent: bool,
-        reference: str | None,
+        call: Call, kind: Kind, fields: Fields, pictures: dict[str, bytes], written: PictureFormat
     ) -> JSONResponse:
-        sent = parameters.model_dump_json(exclude=None if seed_sent else {"seed"})
-        idempotency = idempotency_of(
-            call.idempotency_key, call.owner, f"{kind} {sent} {reference!r}", pictures
-        )
-        job_id = await run_in_threadpool(enqueue, kind, pictures, parameters, reference, call, idempotency)
+        # as sent: a checkpoint's defaults may be others when the request is sent again
+        sent = f"{kind} {fields.model_dump_json()}"
+        idempotency = idempotency_of(call.idempotency_key, call.owner, sent, pictures)
+        job_id = await run_in_threadpool(enqueue, call, kind, fields, pictures, written, idempotency)
         call.request.state.job_id = job_id  # for the log
 
         async def read() -> JobRecord:
@@ -190,37 +160,13 @@ def submission_routes(store: JobStore, changes: Changes, access: Access, setting
         summary="Replace the faces in a photo",
     )
     async def anonymize(
-        call: CallDependency,
-        image: Picture,
-        d: Degree = 1.25,
-        seed: Seed = None,
-        steps: Steps = 200,
-        guidance_scale: GuidanceScale = 4.0,
-        sampler: SamplerField = Sampler.DDPM,
-        faces: FacesField = Faces.ALL,
-        format: FormatField = None,  # noqa: A002  the API's name
-        reference: Reference = None,
+        call: CallDependency, fields: SentFields, image: Picture, d: Degree = None
     ) -> JSONResponse:
         """Queue a job that replaces every face found in `image` and keeps everything else."""
         upload = await image.read()
-        written = await run_in_threadpool(check, "image", upload, format)
-        parameters = Parameters(
-            d=d,
-            seed=_drawn(seed),
-            steps=steps,
-            guidance_scale=guidance_scale,
-            sampler=sampler,
-            faces=faces,
-            format=written,
-        )
-        return await accept(
-            call,
-            Kind.ANONYMIZE,
-            {"image": upload},
-            parameters,
-            seed_sent=seed is not None,
-            reference=reference,
-        )
+        written = await run_in_threadpool(check, "image", upload, fields.format)
+        fields = fields.model_copy(update={"d": d})
+        return await accept(call, Kind.ANONYMIZE, fields, {"image": upload}, written)
 
     @routes.post(
         "/swap",
@@ -231,36 +177,13 @@ def submission_routes(store: JobStore, changes: Changes, access: Access, setting
         summary="Give a face another identity",
     )
     async def swap(
-        call: CallDependency,
-        source: Picture,
-        driving: Picture,
-        seed: Seed = None,
-        steps: Steps = 200,
-        guidance_scale: GuidanceScale = 4.0,
-        sampler: SamplerField = Sampler.DDPM,
-        faces: FacesField = Faces.ALL,
-        format: FormatField = None,  # noqa: A002  the API's name
-        reference: Reference = None,
+        call: CallDependency, fields: SentFields, source: Picture, driving: Picture
     ) -> JSONResponse:
         """Queue a job that gives the faces in `driving` the identity of the largest face in `source`."""
         source_upload, driving_upload = await source.read(), await driving.read()
         await run_in_threadpool(check, "source", source_upload, None)
-        written = await run_in_threadpool(check, "driving", driving_upload, format)
-        parameters = Parameters(
-            seed=_drawn(seed),
-            steps=steps,
-            guidance_scale=guidance_scale,
-            sampler=sampler,
-            faces=faces,
-            format=written,
-        )
+        written = await run_in_threadpool(check, "driving", driving_upload, fields.format)
         pictures = {"source": source_upload, "driving": driving_upload}
-        return await accept(
-            call, Kind.SWAP, pictures, parameters, seed_sent=seed is not None, reference=reference
-        )
+        return await accept(call, Kind.SWAP, fields, pictures, written)
 
     return routes
-
-
-def _drawn(seed: int | None) -> int:
-    return secrets.randbelow(MAX_SEED + 1) if seed is None else seed
