@@ -38,7 +38,7 @@ class EncodedGroups:
         shape = (groups, pool.side, pool.side)
         latents, tokens = (torch.stack(each).cpu() for each in zip(*encoded, strict=True))
         made = cls(latents.view(*shape, *latents.shape[2:]), tokens.view(*shape, -1))
-        save_file({"latents": made.latents, "tokens": made.tokens}, file)
+        save_file({"latents": made.latents.contiguous(), "tokens": made.tokens.contiguous()}, file)
         return made
 
     def triplets(self, groups: int, generator: Generator) -> Triplets:
