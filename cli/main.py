@@ -11,12 +11,15 @@ from typing import Annotated
 import typer
 
 from cli.settings_help import CommandWithSettings
+from cli.train import train
 
 app = typer.Typer(
     help="Anonymize or swap the faces in photos.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
 )
+
+app.add_typer(train, name="train")
 
 SHIPPED_CHECKPOINT = Path(__file__).parent.parent / "model" / "checkpoints" / "small"
 

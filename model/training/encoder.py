@@ -41,6 +41,13 @@ class Truth:
     values: NDArray[np.float32]
     seen: NDArray[np.float32]
 
+    @classmethod
+    def joined(cls, parts: list["Truth"]) -> "Truth":
+        """Return the rows of several, one after the other."""
+        return cls(
+            np.concatenate([part.values for part in parts]), np.concatenate([part.seen for part in parts])
+        )
+
 
 def truth_of(parameters: Batch) -> Truth:
     """Return the parameters of portraits side by side."""

@@ -8,29 +8,41 @@ from pathlib import Path
 import torch
 
 from model.checkpoint import PROPERTIES_FILE, Defaults, Precision, Properties
-from model.training.loop import Run
+from model.training.config import TrainingConfig
+from model.training.loop import averaged_networks
 from model.training.parts import Folders
 
 
 def export(
-    run: Run, folder: Path, *, precision: Precision, demonstration: bool, defaults: Defaults | None = None
+    config: TrainingConfig,
+    run: Path,
+    folder: Path,
+    *,
+    precision: Precision,
+    demonstration: bool,
+    defaults: Defaults,
 ) -> None:
-    """Write the checkpoint of a resumed run into `folder`, whose parts are replaced."""
-    folders = Folders.of(run.config.start)
+    """Write the checkpoint of the run saved in the folder `run` into `folder`, whose parts are replaced.
+
+    Raises TrainingError where no run is saved there.
+    """
+    networks = averaged_networks(config, run)
+    folders = Folders.of(config.start)
     folder.mkdir(parents=True, exist_ok=True)
     for name in ("vae", "image_encoder", "feature_extractor", "scheduler"):
         shutil.rmtree(folder / name, ignore_errors=True)
         shutil.copytree(getattr(folders, name), folder / name)
-    networks = run.averaged()
     for name in ("unet", "referencenet", "conditioning_referencenet"):
         network = getattr(networks, name)
         shutil.rmtree(folder / name, ignore_errors=True)
-        network.to(precision.dtype, memory_format=torch.contiguous_format).save_pretrained(folder / name)
+        # diffusers' own `to` warns that a network should rather be loaded so.
+        torch.nn.Module.to(network, precision.dtype, memory_format=torch.contiguous_format)  # type: ignore[call-overload]
+        network.save_pretrained(folder / name)
     properties = Properties(
-        name=run.config.name,
-        wiring=run.config.wiring,
-        positions=run.config.positions,
+        name=config.name,
+        wiring=config.wiring,
+        positions=config.positions,
         demonstration=demonstration,
-        defaults=defaults or Defaults(),
+        defaults=defaults,
     )
     (folder / PROPERTIES_FILE).write_text(properties.model_dump_json(indent=2, exclude_defaults=True) + "\n")

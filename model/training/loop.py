@@ -31,6 +31,7 @@ from model.training.reports import Reporter
 from model.training.sources import Source, source_of
 from model.training.start import start_networks
 
+AVERAGE_FILE = "custom_checkpoint_0.pkl"  # what accelerate calls the first registered object
 STATE, UNFINISHED, REPLACED = "state", "state.unfinished", "state.replaced"
 
 
@@ -76,12 +77,7 @@ class Run:
         networks = start_networks(config)
         self.rates, optimizers = optimizers_of(networks, config.optimization)
         self.networks, *self.optimizers = self.accelerator.prepare(networks, *optimizers)
-        self.average = EMAModel(
-            self._bare().parameters(),
-            decay=config.optimization.averaging,
-            use_ema_warmup=True,
-            power=0.75,
-        )
+        self.average = average_of(self._bare(), config.optimization.averaging)
         self.average.to(self.accelerator.device)
         self.progress = Progress()
         self.accelerator.register_for_checkpointing(self.average, self.progress)
@@ -91,13 +87,15 @@ class Run:
         self.weights = None if weights is None else torch.tensor(weights, device=self.accelerator.device)
         self.reporter = Reporter(folder, parts, self.source, self.weights)
 
-    def resume(self) -> None:
-        """Go on from the saved state. Raises TrainingError where there is none."""
-        saved = self.folder / STATE
-        if not saved.is_dir():
-            saved = self.folder / REPLACED  # it was stopped between two renames
-        if not saved.is_dir():
-            raise TrainingError(f"{self.folder}: no state of a run is saved there")
+    def resume(self, other: Path | None = None) -> None:
+        """Go on from the saved state, or branch off from that of a run in another folder.
+
+        Raises TrainingError where there is none.
+        """
+        folder = other or self.folder
+        saved = saved_state(folder)
+        if saved is None:
+            raise TrainingError(f"{folder}: no state of a run is saved there")
         self.accelerator.load_state(str(saved))
 
     def save(self) -> None:
@@ -156,7 +154,7 @@ class Run:
         for optimizer, rate in zip(self.optimizers, self.rates, strict=True):
             for group in optimizer.param_groups:
                 group["lr"] = rate * factor
-        losses = []
+        losses, rows, unconditional = [], 0, 0
         for question in self._questions(self.progress.step):
             with self.accelerator.accumulate(self.networks):
                 loss = v_loss(self.networks(question.examples), question.v, self.weights)
@@ -169,8 +167,13 @@ class Run:
                     optimizer.step()
                     optimizer.zero_grad()
             losses.append(loss.item())
-            self.progress.rows += len(question.v)
-            self.progress.unconditional += question.unconditional
+            rows += len(question.v)
+            unconditional += question.unconditional
+        # Over all processes, which draw their own.
+        counted = torch.tensor([rows, unconditional], device=self.accelerator.device)
+        rows, unconditional = self.accelerator.reduce(counted, reduction="sum").tolist()
+        self.progress.rows += rows
+        self.progress.unconditional += unconditional
         self.progress.step += 1
         self.average.step(self._bare().parameters())
         return float(np.mean(losses))
@@ -191,12 +194,6 @@ class Run:
             networks.train()
             self.average.restore(networks.parameters())
             self.accelerator.wait_for_everyone()
-
-    def averaged(self) -> Networks:
-        """Return the networks with the averaged weights, for good: the run cannot go on."""
-        networks = self._bare()
-        self.average.copy_to(networks.parameters())
-        return networks.eval()
 
     def _questions(self, step: int) -> Iterator[Question]:
         for micro in range(self.config.optimization.accumulate):
@@ -231,6 +228,28 @@ class Run:
                 rows=self.progress.rows,
                 unconditional=self.progress.unconditional,
             )
+
+
+def average_of(networks: Networks, decay: float) -> EMAModel:
+    """Return the running average of the weights, which forgets faster early in a run."""
+    return EMAModel(networks.parameters(), decay=decay, use_ema_warmup=True, power=0.75)
+
+
+def averaged_networks(config: TrainingConfig, folder: Path) -> Networks:
+    """Return the averaged networks of the run saved in `folder`. Raises TrainingError where there is none."""
+    saved = saved_state(folder)
+    if saved is None:
+        raise TrainingError(f"{folder}: no state of a run is saved there")
+    networks = start_networks(config)
+    average = average_of(networks, config.optimization.averaging)
+    average.load_state_dict(torch.load(saved / AVERAGE_FILE, map_location="cpu", weights_only=True))
+    average.copy_to(networks.parameters())
+    return networks.eval()
+
+
+def saved_state(folder: Path) -> Path | None:
+    """Return where a run's state is saved; a run stopped between two renames has the former one."""
+    return next((folder / name for name in (STATE, REPLACED) if (folder / name).is_dir()), None)
 
 
 def optimizers_of(networks: Networks, optimization: Optimization) -> tuple[list[float], list[Optimizer]]:

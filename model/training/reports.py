@@ -23,7 +23,7 @@ from model.training.parts import Parts
 if TYPE_CHECKING:
     from model.training.sources import Source
 
-HELD_OUT = 8  # batches measured
+HELD_OUT = 4  # batches measured
 SHOWN = 12  # columns of the sheet
 FEW_STEPS = 8
 
