@@ -314,21 +314,10 @@ def test_two_processes_share_a_step(world: Path, tmp_path: Path) -> None:
     """Under a launcher, each process takes its own rows, and one of them logs and saves for all."""
     file = tmp_path / "config.json"
     file.write_text(config_of(world, steps=2).model_dump_json())
-    command = [
-        "-m",
-        "torch.distributed.run",
-        "--standalone",
-        "--nproc-per-node",
-        "2",
-        "-m",
-        "cli.main",
-        "train",
-        "run",
-        "--threads",
-        "1",
-    ]
+    launch = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    command = ["-m", "cli.main", "train", "run", "--threads", "1"]
     subprocess.run(
-        [sys.executable, *command, file, tmp_path / "run"],
+        [sys.executable, *launch, *command, file, tmp_path / "run"],
         check=True,
         env=os.environ | {"ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1"},
         timeout=300,

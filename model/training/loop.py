@@ -175,14 +175,14 @@ class Run:
         self.progress.rows += rows
         self.progress.unconditional += unconditional
         self.progress.step += 1
-        self.average.step(self._bare().parameters())
+        self.average.step(self._bare().moving())
         return float(np.mean(losses))
 
     def validate(self) -> dict[str, float]:
         """Measure the averaged weights on held-out triplets, and draw some."""
         networks = self._bare()
-        self.average.store(networks.parameters())
-        self.average.copy_to(networks.parameters())
+        self.average.store(networks.moving())
+        self.average.copy_to(networks.moving())
         networks.eval()
         try:
             if self.accelerator.is_main_process:
@@ -192,7 +192,7 @@ class Run:
             return {}
         finally:
             networks.train()
-            self.average.restore(networks.parameters())
+            self.average.restore(networks.moving())
             self.accelerator.wait_for_everyone()
 
     def _questions(self, step: int) -> Iterator[Question]:
@@ -232,7 +232,7 @@ class Run:
 
 def average_of(networks: Networks, decay: float) -> EMAModel:
     """Return the running average of the weights, which forgets faster early in a run."""
-    return EMAModel(networks.parameters(), decay=decay, use_ema_warmup=True, power=0.75)
+    return EMAModel(networks.moving(), decay=decay, use_ema_warmup=True, power=0.75)
 
 
 def averaged_networks(config: TrainingConfig, folder: Path) -> Networks:
@@ -243,7 +243,7 @@ def averaged_networks(config: TrainingConfig, folder: Path) -> Networks:
     networks = start_networks(config)
     average = average_of(networks, config.optimization.averaging)
     average.load_state_dict(torch.load(saved / AVERAGE_FILE, map_location="cpu", weights_only=True))
-    average.copy_to(networks.parameters())
+    average.copy_to(networks.moving())
     return networks.eval()
 
 

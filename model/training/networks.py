@@ -146,6 +146,10 @@ class Networks(nn.Module):
         ).sample
         return v
 
+    def moving(self) -> list[nn.Parameter]:
+        """Return the trained parameters."""
+        return [parameter for parameter in self.parameters() if parameter.requires_grad]
+
     def choose(self, trained: Trained) -> None:
         """Freeze what does not move, for good."""
         self.requires_grad_(requires_grad=True)
