@@ -16,10 +16,10 @@ from transformers import CLIPImageProcessorPil, CLIPVisionConfig, CLIPVisionMode
 
 from model.attention import Positions, Wiring
 from model.checkpoint import Defaults, Precision, load_checkpoint
-from model.conditioning import encode_image, sample_posterior, swap_conditioning
+from model.conditioning import FaceInputs, condition, encode_images, sample_posterior
 from model.errors import TrainingError
 from model.random_checkpoint import SCHEDULE, SMALL
-from model.sampling import guided_prediction
+from model.sampling import predict
 from model.training.codec import autoencoder, main_components
 from model.training.config import TrainingConfig, read_config
 from model.training.export import export
@@ -191,13 +191,14 @@ def test_the_checkpoint_computes_what_was_trained(world: Path, tmp_path: Path) -
     assert checkpoint.properties.wiring is Wiring.ONE_TO_ONE
     assert checkpoint.resolution == PIXELS
     portraits = Pool(world / "pool", 2, SIDE, PIXELS).group(0)
-    source, driving = (encode_image(checkpoint, Image.fromarray(portraits[i, i])) for i in (0, 1))
+    source, driving = encode_images(checkpoint, [Image.fromarray(portraits[i, i]) for i in (0, 1)])
     still = torch.zeros(checkpoint.latent_shape)
     latents = [sample_posterior(checkpoint, encoded, still) for encoded in (source, driving)]
-    conditioning = swap_conditioning(checkpoint, source, driving, *latents, guided=False)
+    face = FaceInputs(source.token, driving.token, *latents, degree=0.0, guided=False)
+    conditioning = condition(checkpoint, [face])
     noisy = torch.randn(checkpoint.latent_shape, generator=torch.Generator().manual_seed(1))
     with torch.inference_mode():
-        v = guided_prediction(checkpoint, conditioning, noisy, torch.tensor(700), 1.0)
+        v = predict(checkpoint, conditioning, noisy, torch.tensor([700]))
     row = torch.tensor([0])
     examples = Examples(
         latents[0], source.token[:, 0], latents[1], driving.token[:, 0], row, row, noisy, torch.tensor([700])
