@@ -20,11 +20,8 @@ FLOAT32 = 4
 def main() -> None:
     """Count parameters, and print the gigabytes of each thing that is held."""
     with torch.device("meta"):
-        networks = Networks(
-            *(UNet2DConditionModel.from_config(FULL.unet) for _ in range(3)),
-            Wiring.FIRST_OF_BLOCK,
-            Positions.NONE,
-        )
+        unet, source, driving = (UNet2DConditionModel.from_config(FULL.unet) for _ in range(3))
+        networks = Networks(unet, source, driving, Wiring.FIRST_OF_BLOCK, Positions.NONE)
     networks.choose(Trained.AS_PUBLISHED)
     every = sum(parameter.numel() for parameter in networks.parameters())
     moving = sum(parameter.numel() for parameter in networks.moving())

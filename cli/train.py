@@ -17,6 +17,15 @@ class StoredAs(StrEnum):
     FLOAT16 = "float16"
 
 
+class BestSampler(StrEnum):
+    """How the noise is removed best."""
+
+    DDPM = "ddpm"
+    DDIM = "ddim"
+    DPMPP_2M = "dpmpp_2m"
+    UNIPC = "unipc"
+
+
 ConfigFile = Annotated[Path, typer.Argument(exists=True, dir_okay=False, help="What the run is, as JSON.")]
 RunFolder = Annotated[Path, typer.Argument(file_okay=False, help="Where the run's state and reports lie.")]
 ThreadsOption = Annotated[
@@ -102,7 +111,7 @@ def export_checkpoint(
         bool, typer.Option("--demonstration", help="Every answer says that it is not meant for photos.")
     ] = False,
     d: Annotated[float, typer.Option("--d", min=0, max=2)] = 1.25,
-    sampler: Annotated[str, typer.Option()] = "ddpm",
+    sampler: Annotated[BestSampler, typer.Option()] = BestSampler.DDPM,
     steps: Annotated[int, typer.Option(min=1, max=1000)] = 200,
     guidance_scale: Annotated[float, typer.Option(min=0, max=20)] = 4.0,
 ) -> None:
@@ -110,6 +119,7 @@ def export_checkpoint(
     from cli.files import fail, say
     from model.checkpoint import Defaults, Precision
     from model.errors import ModelError
+    from model.task import Sampler
     from model.training.config import read_config
     from model.training.export import export
 
@@ -120,7 +130,9 @@ def export_checkpoint(
             checkpoint,
             precision=Precision(dtype.value),
             demonstration=demonstration,
-            defaults=Defaults(d=d, sampler=sampler, steps=steps, guidance_scale=guidance_scale),
+            defaults=Defaults(
+                d=d, sampler=Sampler(sampler.value), steps=steps, guidance_scale=guidance_scale
+            ),
         )
     except ModelError as error:
         sys.exit(fail(error))
