@@ -74,6 +74,15 @@ redis.call('PUBLISH', ARGV[3], ARGV[1])
 return 1
 """
 
+# Reads in one step and one round trip all that makes up an answer about a job.
+# KEYS: job, RQ's job, queue, workers, durations; ARGV: job
+_VIEW = """
+return {
+  redis.call('HGETALL', KEYS[1]), redis.call('EXPIRETIME', KEYS[1]), redis.call('HGET', KEYS[2], 'status'),
+  redis.call('LPOS', KEYS[3], ARGV[1]), redis.call('HVALS', KEYS[4]), redis.call('LRANGE', KEYS[5], 0, -1)
+}
+"""
+
 # Publishes the outcome of a job that still exists and has none, and erases its uploads; returns 1 if it did.
 # KEYS: job, result, idempotency (or job again), unfinished jobs of its owner, uploads...
 # ARGV: outcome, seconds to keep it, picture ("" for none), seconds to keep that, channel, job's id
@@ -105,6 +114,17 @@ class JobRecord:
     expires_at: datetime
 
 
+@dataclass(frozen=True)
+class JobView:
+    """A job as its callers see it."""
+
+    job: JobRecord
+    models: list[Model]
+    """The model of each live worker that is ready for jobs."""
+    eta_seconds: float | None
+    """After how long a queued job is likely to start; None while no rate is known."""
+
+
 def connect(redis_url: str) -> Redis:
     """Return a client that tries a lost connection again three times within a second, then raises."""
     retry = RedisRetry(ExponentialBackoff(cap=0.5, base=0.05), retries=3)
@@ -121,6 +141,7 @@ class JobStore:
         self._places = Places(redis, self._queue.key)
         self._change = redis.register_script(_CHANGE)
         self._publish = redis.register_script(_PUBLISH)
+        self._view = redis.register_script(_VIEW)
 
     @property
     def queue(self) -> Queue:
@@ -177,19 +198,21 @@ class JobStore:
 
     def read(self, job_id: str) -> JobRecord | None:
         """Return the job as it stands; None where there is none, or none any more."""
-        with self._redis.pipeline(transaction=True) as pipeline:
-            pipeline.hgetall(_job_key(job_id))
-            pipeline.expiretime(_job_key(job_id))
-            pipeline.hget(f"rq:job:{job_id}", "status")
-            pipeline.lpos(self._queue.key, job_id)
-            fields, expires_at, execution, index = pipeline.execute()
+        view = self.view(job_id)
+        return view.job if view else None
+
+    def view(self, job_id: str) -> JobView | None:
+        """Return the job as it stands, with what its callers are told of the workers; None as in `read`."""
+        keys = [_job_key(job_id), f"rq:job:{job_id}", self._queue.key, _WORKERS, _DURATIONS]
+        listed, expires_at, execution, index, workers, durations = self._view(keys=keys, args=[job_id])
+        fields = dict(zip(listed[::2], listed[1::2], strict=True))
         if b"request" not in fields:
             return None
         outcome = Outcome.model_validate_json(fields[b"outcome"]) if b"outcome" in fields else None
         status = outcome.status if outcome else _unfinished_status(execution)
         started_at = fields.get(b"started_at")
         progress = fields.get(b"progress")
-        return JobRecord(
+        job = JobRecord(
             request=JobRequest.model_validate_json(fields[b"request"]),
             status=status,
             started_at=datetime.fromisoformat(started_at.decode()) if started_at else None,
@@ -198,6 +221,8 @@ class JobStore:
             position=index + 1 if status is Status.QUEUED and index is not None else None,
             expires_at=datetime.fromtimestamp(expires_at, UTC),
         )
+        eta_seconds = _eta_seconds(job.position, durations, len(workers))
+        return JobView(job, [Model.model_validate_json(model) for model in workers], eta_seconds)
 
     def result(self, job_id: str) -> bytes | None:
         """Return the finished picture; None where there is none, or none any more."""
@@ -243,20 +268,6 @@ class JobStore:
     def queued(self) -> int:
         """Return how many jobs wait for a worker."""
         return self._redis.llen(self._queue.key)
-
-    def eta_seconds(self, position: int) -> float | None:
-        """Return after how long a queued job is likely to start; None while no rate is known.
-
-        `position` jobs end before that, one of which is on average half done, shared by the live workers.
-        """
-        with self._redis.pipeline(transaction=False) as pipeline:
-            pipeline.lrange(_DURATIONS, 0, -1)
-            pipeline.hkeys(_WORKERS)  # HLEN would count workers whose time is over
-            durations, workers = pipeline.execute()
-        if not durations or not workers:
-            return None
-        mean_seconds: float = sum(map(int, durations)) / len(durations) / 1000
-        return round((position - 0.5) * mean_seconds / len(workers), 1)
 
     def oldest_queued(self) -> datetime | None:
         """Return when the job that is next was made; None where none waits."""
@@ -429,6 +440,17 @@ def _idempotency_key(idempotency: Idempotency) -> str:
 
 def _result_key(job_id: str) -> str:
     return f"face-anon:result:{job_id}"
+
+
+def _eta_seconds(position: int | None, durations: list[bytes], workers: int) -> float | None:
+    """Return when a job is likely to start.
+
+    `position` jobs end before that, one of which is on average half done, shared by the live workers.
+    """
+    if not position or not durations or not workers:
+        return None
+    mean_seconds: float = sum(map(int, durations)) / len(durations) / 1000
+    return round((position - 0.5) * mean_seconds / workers, 1)
 
 
 def _unfinished_status(execution: bytes | None) -> Status:

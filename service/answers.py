@@ -5,7 +5,7 @@ from datetime import datetime, timedelta
 from pydantic import BaseModel, Field
 
 from jobs.contract import FaceResult, Kind, Model, Parameters, Problem, Progress, Status, Timings
-from jobs.store import JobRecord
+from jobs.store import JobRecord, JobView
 
 
 class QueuePlace(BaseModel):
@@ -73,11 +73,9 @@ class JobAnswer(BaseModel):
 HIGH_DEGREE = 1.5
 
 
-def job_answer(job: JobRecord, models: list[Model], eta_seconds: float | None, base: str) -> JobAnswer:
-    """Describe a job; `models` are those of the live workers, `base` is the root path of all links.
-
-    `eta_seconds` is of use where the job is queued.
-    """
+def job_answer(view: JobView, base: str) -> JobAnswer:
+    """Describe a job; `base` is the root path of all links."""
+    job, models = view.job, view.models
     outcome = job.outcome
     model = outcome.model if outcome else None
     model = model or (models[0] if models else None)
@@ -94,7 +92,7 @@ def job_answer(job: JobRecord, models: list[Model], eta_seconds: float | None, b
         kind=request.kind,
         status=job.status,
         progress=job.progress,
-        queue=QueuePlace(position=job.position, eta_seconds=eta_seconds) if job.position else None,
+        queue=QueuePlace(position=job.position, eta_seconds=view.eta_seconds) if job.position else None,
         created_at=request.created_at,
         started_at=job.started_at,
         finished_at=outcome.finished_at if outcome else None,

@@ -6,30 +6,41 @@ import secrets
 from typing import Annotated
 
 from fastapi import Depends, Form
-from pydantic import BaseModel, ConfigDict, Field
-from pydantic.json_schema import SkipJsonSchema
+from pydantic import BaseModel, ConfigDict
 
 from jobs.contract import Defaults, Faces, Kind, Parameters, PictureFormat, Sampler
+from service.schemas import never_null
 
 MAX_SEED = 2**63 - 1
 USUAL_STEPS = {Sampler.DDPM: 200, Sampler.DDIM: 50, Sampler.DPMPP_2M: 25, Sampler.UNIPC: 20}
 """Steps where a request names another sampler than the checkpoint's and no steps."""
 
-# What may be left out is not in the schema as null: no form can hold one.
 Degree = Annotated[
-    Annotated[float, Field(ge=0, le=2, allow_inf_nan=False)] | SkipJsonSchema[None],
+    float | None,
     Form(
+        ge=0,
+        le=2,
+        allow_inf_nan=False,
+        json_schema_extra=never_null,
         description="Degree of anonymization; above 1.5 the job carries a warning. Default: the "
         "checkpoint's, 1.25 for the published one.",
     ),
 ]
 Seed = Annotated[
-    Annotated[int, Field(ge=0, le=MAX_SEED)] | SkipJsonSchema[None],
-    Form(description="Which new face. Default: drawn at random, and echoed."),
+    int | None,
+    Form(
+        ge=0,
+        le=MAX_SEED,
+        json_schema_extra=never_null,
+        description="Which new face. Default: drawn at random, and echoed.",
+    ),
 ]
 Steps = Annotated[
-    Annotated[int, Field(ge=1, le=1000)] | SkipJsonSchema[None],
+    int | None,
     Form(
+        ge=1,
+        le=1000,
+        json_schema_extra=never_null,
         description="Denoising steps. Default: the checkpoint's for its own sampler, 200 for the published "
         "one; for another sampler "
         + ", ".join(f"{sampler} {steps}" for sampler, steps in USUAL_STEPS.items())
@@ -37,17 +48,22 @@ Steps = Annotated[
     ),
 ]
 GuidanceScale = Annotated[
-    Annotated[float, Field(ge=0, le=20, allow_inf_nan=False)] | SkipJsonSchema[None],
+    float | None,
     Form(
+        ge=0,
+        le=20,
+        allow_inf_nan=False,
+        json_schema_extra=never_null,
         description="Classifier-free guidance; 1 or less is off. Default: the checkpoint's, 4.0 for the "
         "published one.",
     ),
 ]
 SamplerField = Annotated[
-    Sampler | SkipJsonSchema[None],
+    Sampler | None,
     Form(
+        json_schema_extra=never_null,
         description="How the noise is removed; `ddpm` is the paper's, the others need fewer steps. Default: "
-        "the checkpoint's, `ddpm` for the published one."
+        "the checkpoint's, `ddpm` for the published one.",
     ),
 ]
 FacesField = Annotated[
@@ -58,12 +74,15 @@ FacesField = Annotated[
     ),
 ]
 FormatField = Annotated[
-    PictureFormat | SkipJsonSchema[None],
-    Form(description="Of the result. Default: as sent where we write it, else PNG."),
+    PictureFormat | None,
+    Form(
+        json_schema_extra=never_null,
+        description="Of the result. Default: as sent where we write it, else PNG.",
+    ),
 ]
 Reference = Annotated[
-    Annotated[str, Field(max_length=200)] | SkipJsonSchema[None],
-    Form(description="A string of the caller's, echoed."),
+    str | None,
+    Form(max_length=200, json_schema_extra=never_null, description="A string of the caller's, echoed."),
 ]
 
 

@@ -8,15 +8,17 @@ from http import HTTPStatus
 from typing import Annotated
 
 from fastapi import Header
-from pydantic import Field
-from pydantic.json_schema import SkipJsonSchema
 
 from jobs.contract import Idempotency, JobRequest
 from service.problems import ProblemError
+from service.schemas import never_null
 
 KeyHeader = Annotated[
-    Annotated[str, Field(min_length=1, max_length=255)] | SkipJsonSchema[None],
+    str | None,
     Header(
+        json_schema_extra=never_null,
+        min_length=1,
+        max_length=255,
         alias="Idempotency-Key",
         description="The same key with the same request gives the same job, for as long as it exists.",
     ),

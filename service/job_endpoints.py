@@ -12,14 +12,14 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Depends, Header, Request, Response
 from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import StreamingResponse
-from pydantic.json_schema import SkipJsonSchema
 
 from jobs.changes import Changes
 from jobs.contract import PictureFormat, Status
-from jobs.store import JobRecord, JobStore
+from jobs.store import JobStore, JobView
 from service.access import Access, Owner
 from service.answers import JobAnswer, job_answer
 from service.problems import ProblemError, describe
+from service.schemas import never_null
 from service.waiting import Event, Wait, job_at_end, job_events, requested_wait
 
 POLL_SECONDS = 1
@@ -48,12 +48,12 @@ EVENTS = (
 )
 
 
-def known_job(store: JobStore, job_id: str, owner: str | None) -> JobRecord:
+def known_job(store: JobStore, job_id: str, owner: str | None) -> JobView:
     """Return the job; raises the `404` where there is none, none any more, or it is another caller's."""
-    job = store.read(job_id)
-    if job is None or job.request.owner != owner:
+    view = store.view(job_id)
+    if view is None or view.job.request.owner != owner:
         raise job_not_found()
-    return job
+    return view
 
 
 def job_not_found() -> ProblemError:
@@ -61,10 +61,9 @@ def job_not_found() -> ProblemError:
     return ProblemError(HTTPStatus.NOT_FOUND, "job_not_found", "there is no such job, or no more")
 
 
-def describe_job(store: JobStore, job: JobRecord, request: Request) -> JobAnswer:
-    """Describe a job with the models of the live workers and links for this caller."""
-    eta_seconds = store.eta_seconds(job.position) if job.position else None
-    return job_answer(job, store.models(), eta_seconds, request.scope.get("root_path", ""))
+def describe_job(view: JobView, request: Request) -> JobAnswer:
+    """Describe a job with links for this caller."""
+    return job_answer(view, request.scope.get("root_path", ""))
 
 
 def entity_tag(body: str) -> str:
@@ -88,22 +87,21 @@ def job_routes(store: JobStore, changes: Changes, access: Access, *, heartbeat_s
         owner: Owner,
         wait: Annotated[Wait, Depends(requested_wait)],
         if_none_match: Annotated[
-            str | SkipJsonSchema[None], Header(description="An `ETag` the caller has seen.")
+            str | None, Header(json_schema_extra=never_null, description="An `ETag` the caller has seen.")
         ] = None,
     ) -> Response:
         """Return the job; `Retry-After` says when to ask again while it is not finished."""
-        job = await job_at_end(partial(read, job_id, owner), changes, job_id, wait.seconds)
-        answer = await run_in_threadpool(describe_job, store, job, request)
-        body = answer.model_dump_json()
+        view = await job_at_end(partial(read, job_id, owner), changes, job_id, wait.seconds)
+        body = describe_job(view, request).model_dump_json()
         tag = entity_tag(body)
         headers = {"ETag": tag, "Cache-Control": "private, no-cache", **wait.headers}
-        if not job.status.final:
+        if not view.job.status.final:
             headers["Retry-After"] = str(POLL_SECONDS)
         if if_none_match and tag in re.findall(r'"[^"]*"', if_none_match):
             return Response(status_code=HTTPStatus.NOT_MODIFIED, headers=headers)
         return Response(body, media_type="application/json", headers=headers)
 
-    async def read(job_id: str, owner: str | None) -> JobRecord:
+    async def read(job_id: str, owner: str | None) -> JobView:
         return await run_in_threadpool(known_job, store, job_id, owner)
 
     @routes.get(
@@ -121,17 +119,18 @@ def job_routes(store: JobStore, changes: Changes, access: Access, *, heartbeat_s
         job_id: str,
         owner: Owner,
         last_event_id: Annotated[
-            str | SkipJsonSchema[None], Header(description="Sent by browsers when they reconnect.")
+            str | None,
+            Header(json_schema_extra=never_null, description="Sent by browsers when they reconnect."),
         ] = None,
     ) -> Response:
         """Stream the job at each change, the last time at its end."""
 
         def event() -> Event | None:
-            job = store.read(job_id)
-            if job is None or job.request.owner != owner:
+            view = store.view(job_id)
+            if view is None or view.job.request.owner != owner:
                 return None
-            body = describe_job(store, job, request).model_dump_json()
-            return Event(entity_tag(body), body, job.status)
+            body = describe_job(view, request).model_dump_json()
+            return Event(entity_tag(body), body, view.job.status)
 
         now = await run_in_threadpool(event)
         if now is None:
@@ -155,7 +154,7 @@ def job_routes(store: JobStore, changes: Changes, access: Access, *, heartbeat_s
     )
     def get_result(job_id: str, owner: Owner) -> Response:
         """Return the bytes of the picture, never stored by caches."""
-        job = known_job(store, job_id, owner)
+        job = known_job(store, job_id, owner).job
         if job.status is not Status.SUCCEEDED or job.outcome is None or job.outcome.result is None:
             detail = f"the job is {job.status}: it has no picture"
             raise ProblemError(HTTPStatus.CONFLICT, f"job_{job.status}", detail)
@@ -179,7 +178,7 @@ def job_routes(store: JobStore, changes: Changes, access: Access, *, heartbeat_s
         """
         known_job(store, job_id, owner)
         store.cancel(job_id)
-        return describe_job(store, known_job(store, job_id, owner), request)
+        return describe_job(known_job(store, job_id, owner), request)
 
     @routes.delete(
         "/{job_id}", status_code=HTTPStatus.NO_CONTENT, responses=UNKNOWN, summary="Erase a job now"

@@ -17,7 +17,7 @@ from fastapi.responses import JSONResponse
 from jobs.changes import Changes
 from jobs.contract import Idempotency, JobRequest, Kind, Limits, PictureFormat
 from jobs.limits import QueueFullError, TooManyJobsError
-from jobs.store import JobRecord, JobStore
+from jobs.store import JobStore, JobView
 from service.access import Access, Owner
 from service.answers import JobAnswer
 from service.fields import Degree, Fields, SentFields
@@ -139,14 +139,14 @@ def submission_routes(store: JobStore, changes: Changes, access: Access, setting
         job_id = await run_in_threadpool(enqueue, call, kind, fields, pictures, written, idempotency)
         call.request.state.job_id = job_id  # for the log
 
-        async def read() -> JobRecord:
+        async def read() -> JobView:
             return await run_in_threadpool(known_job, store, job_id, call.owner)
 
-        job = await job_at_end(read, changes, job_id, call.wait.seconds)
-        answer = await run_in_threadpool(describe_job, store, job, call.request)
+        view = await job_at_end(read, changes, job_id, call.wait.seconds)
+        answer = describe_job(view, call.request)
         headers = {"Location": answer.links.self, **call.wait.headers}
         status = HTTPStatus.OK
-        if not job.status.final:
+        if not view.job.status.final:
             headers["Retry-After"] = str(POLL_SECONDS)
             status = HTTPStatus.ACCEPTED
         return JSONResponse(answer.model_dump(mode="json"), status, headers)

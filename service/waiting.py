@@ -11,24 +11,29 @@ from typing import Annotated
 
 from fastapi import Header, Query
 from fastapi.sse import format_sse_event
-from pydantic import Field
-from pydantic.json_schema import SkipJsonSchema
 from redis.exceptions import RedisError
 
 from jobs.changes import Changes
 from jobs.contract import Status
-from jobs.store import QUEUE_TOPIC, JobRecord
+from jobs.store import QUEUE_TOPIC, JobView
+from service.schemas import never_null
 
 MAX_WAIT_SECONDS = 60
 WAIT_PREFERENCE = re.compile(r'\s*wait\s*=\s*"?(\d{1,9})"?\s*(?:;.*)?', re.IGNORECASE)
 
 WaitQuery = Annotated[
-    Annotated[int, Field(ge=0, le=MAX_WAIT_SECONDS)] | SkipJsonSchema[None],
-    Query(description="Seconds to wait for the end of the job. Beats `Prefer`."),
+    int | None,
+    Query(
+        ge=0,
+        le=MAX_WAIT_SECONDS,
+        json_schema_extra=never_null,
+        description="Seconds to wait for the end of the job. Beats `Prefer`.",
+    ),
 ]
 PreferHeader = Annotated[
-    list[str] | SkipJsonSchema[None],
+    list[str] | None,
     Header(
+        json_schema_extra=never_null,
         description=f"`wait=N` (RFC 7240): wait up to N seconds, at most {MAX_WAIT_SECONDS}, for the end of "
         "the job. `Preference-Applied` says what was applied.",
     ),
@@ -55,18 +60,20 @@ def requested_wait(wait: WaitQuery = None, prefer: PreferHeader = None) -> Wait:
 
 
 async def job_at_end(
-    read: Callable[[], Awaitable[JobRecord]], changes: Changes, job_id: str, seconds: int
-) -> JobRecord:
+    read: Callable[[], Awaitable[JobView]], changes: Changes, job_id: str, seconds: int
+) -> JobView:
     """Return the job as soon as it has ended, or as it stands after `seconds`."""
-    job = await read()
+    view = await read()
+    if not seconds or view.job.status.final:
+        return view
     with changes.watch(job_id) as changed, contextlib.suppress(TimeoutError):
         async with asyncio.timeout(seconds):
-            while not job.status.final and not changes.ended:
+            while not view.job.status.final and not changes.ended:
                 changed.clear()
-                job = await read()
-                if not job.status.final:
+                view = await read()
+                if not view.job.status.final:
                     await changed.wait()
-    return job if job.status.final or not seconds else await read()
+    return view if view.job.status.final else await read()
 
 
 @dataclass(frozen=True)
