@@ -37,3 +37,4 @@ bench: setup
 	$(BIN)/python -m bench.photo
 	mkdir -p demo && $(BIN)/python -m bench.renderer demo/rendered-faces.png
 	$(BIN)/python -m bench.step
+	$(BIN)/python -m bench.load
