@@ -113,7 +113,7 @@ def start_serving(*options: str, environment: dict[str, str] | None = None) -> R
         ready.set()
 
     threading.Thread(target=follow, daemon=True).start()
-    ready.wait(120)
+    ready.wait(300)  # a busy machine starts torch slowly
     address = re.search(r"ready at (http://\S+)", "".join(lines))
     if address is None:
         process.kill()

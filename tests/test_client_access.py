@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 from conftest import FACE_ANON, PHOTO, ROOT, Alone, serve_alone
+from gateway import gateway
 
 from face_anon_client import (
     AuthenticationError,
@@ -16,6 +17,7 @@ from face_anon_client import (
     Parameters,
     RateLimitedError,
     Retries,
+    Status,
 )
 
 ALICE, BOB = "alice-key-0123456789", "bob-key-0123456789"
@@ -68,6 +70,24 @@ def test_limits_are_told_as_such(closed: Alone) -> None:
     assert full.value.code == "queue_full"
     assert full.value.retry_after is not None
     assert full.value.retryable
+
+
+def test_a_key_over_its_rate_waits() -> None:
+    """The service's own `Retry-After` is kept to, so the call succeeds; without a second try it is a 429."""
+    limits = {"requests_per_second": 0.25, "request_burst": 1, "root_path": "/tools/faces"}
+    with serve_alone(api_keys=f"alice:{ALICE}", **limits) as running:
+        with gateway(running.url, "/tools/faces") as between, Client(between.url, ALICE) as client:
+            job = client.anonymize(PHOTO, **QUICK)
+            assert job.state.links.self == f"/tools/faces/jobs/{job.id}"
+            assert job.refresh().status is Status.QUEUED
+            first, *refused, last = between.lines()
+            assert (first, last) == ("POST /anonymize", f"GET /jobs/{job.id}")
+            assert set(refused) == {last}
+        hasty = Client(running.url, ALICE, retries=Retries(attempts=1))
+        with hasty, pytest.raises(RateLimitedError) as over:
+            hasty.job(job.id)
+        assert over.value.retry_after is not None
+        assert over.value.request_id
 
 
 def test_the_command_takes_its_key_from_a_file(closed: Alone, tmp_path: Path) -> None:
