@@ -20,6 +20,7 @@ from jobs.limits import RequestRate
 from jobs.store import JobStore
 from service.access import Access
 from service.body_limit import BodyLimit
+from service.docs_page import install_docs
 from service.gateway import Gateway
 from service.health import health_routes
 from service.job_endpoints import job_routes
@@ -61,6 +62,8 @@ def create_app(store: JobStore, changes: Changes, settings: Settings) -> FastAPI
         version="0.1.0",
         summary="Anonymizes or swaps the faces in photos.",
         responses=describe(HTTPStatus.INTERNAL_SERVER_ERROR),
+        docs_url=None,  # install_docs has it
+        redoc_url=None,
         redirect_slashes=False,  # a redirect would name the host, which a gateway hides
     )
     body_limit = 2 * settings.max_upload_bytes + ROOM_FOR_FIELDS
@@ -74,6 +77,7 @@ def create_app(store: JobStore, changes: Changes, settings: Settings) -> FastAPI
     app.include_router(submission_routes(store, changes, access, settings))
     app.include_router(job_routes(store, changes, access, heartbeat_seconds=settings.heartbeat_seconds))
     app.include_router(health_routes(store))
+    install_docs(app)
     install_page(app, store, settings, needs_key=not keys.open)
     scraped = Access(keys).router() if settings.metrics_need_key else APIRouter()
     app.include_router(metrics_route(scraped, WholeService(store, changes, metrics)))

@@ -96,6 +96,16 @@ def test_every_answer_has_security_headers(open_service: InProcess) -> None:
         assert headers["referrer-policy"] == "no-referrer"
 
 
+def test_the_documentation_may_load_what_it_is_made_of(open_service: InProcess) -> None:
+    """Each script and style of `/docs` comes from where its policy allows."""
+    answer = open_service.api.get("/docs")
+    assert answer.status_code == 200
+    policy = answer.headers["content-security-policy"]
+    loaded = re.findall(r'(?:src|href)="(https://[^/"]+)', answer.text)
+    assert len(loaded) >= 2
+    assert all(origin in policy for origin in loaded)
+
+
 def submitted(running: InProcess, headers: dict[str, str]) -> dict[str, str]:
     """Submit a job with these headers and return its links; the Location is the same."""
     answer = running.api.post("/anonymize", files=FILES, data=FORM, headers=headers)
