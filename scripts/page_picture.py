@@ -16,7 +16,7 @@ from playwright.sync_api import Page, sync_playwright
 
 ROOT = Path(__file__).parent.parent
 OUT = ROOT / "docs" / "images" / "page.jpg"
-WIDTH, HEIGHT = 1200, 950
+WIDTH, HEIGHT = 1200, 1095
 PATIENCE_MS = 1_800_000
 OPENED = 5  # the tile at d = 1.25
 QUALITY = 86

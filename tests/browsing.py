@@ -153,3 +153,9 @@ def overflow(page: Page) -> int:
     """Return how many pixels of the page lie beyond its right edge."""
     pixels: int = page.evaluate("document.documentElement.scrollWidth - innerWidth")
     return pixels
+
+
+def wait_for_result(page: Page) -> None:
+    """Wait until a picture is on the stage and nothing is under way."""
+    page.locator("#download").wait_for()
+    page.locator("#go").wait_for()

@@ -1,5 +1,6 @@
 // The stage: a photo, how far its job is, and then before and after with a slider between.
 
+import { largest } from "./crop.js";
 import { runFraction, runWords } from "./words.js";
 
 const byId = (id) => document.getElementById(id);
@@ -29,7 +30,7 @@ export function showStage(photo, run, readiness) {
   byId("result-actions").hidden = !picture;
   if (canvas.dataset.shown !== (picture?.url ?? photo.url)) {
     canvas.dataset.shown = picture?.url ?? photo.url;
-    slide(picture && !photo.width ? 0 : 50);
+    slide(begin(picture && photo.width ? largest(result) : null, result));
     look(null);
     drawBoxes(picture ? result : null);
   }
@@ -59,6 +60,13 @@ function slide(percent) {
   const at = Number(slider.value);
   canvas.style.setProperty("--divide", `${at}%`);
   slider.setAttribute("aria-valuetext", `${at} % before, ${100 - at} % after`);
+}
+
+/** Where the divider begins: through the middle of the face that is seen best. */
+function begin(face, result) {
+  if (!face) return 50;
+  const middle = (face.box[0] + face.box[2] / 2) / result.width;
+  return Math.min(Math.max(Math.round(middle * 100), 5), 95);
 }
 
 slider.addEventListener("input", () => slide(slider.value));
