@@ -169,9 +169,8 @@ async def trickling(port: int, upload: bytes) -> AsyncIterator[None]:
 
     async def never_read() -> None:
         _reader, writer = await asyncio.open_connection("127.0.0.1", port, limit=1)
-        while True:
-            writer.write(get("/openapi.json"))
-            await asyncio.sleep(1)
+        writer.write(get("/openapi.json") * 20)
+        await asyncio.sleep(3600)
 
     tasks = [asyncio.create_task(slow()) for slow in [trickle, never_read] for _ in range(SLOW // 2)]
     await asyncio.sleep(0.5)
