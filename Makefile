@@ -38,3 +38,5 @@ bench: setup
 	mkdir -p demo && $(BIN)/python -m bench.renderer demo/rendered-faces.png
 	$(BIN)/python -m bench.step
 	$(BIN)/python -m bench.load
+	$(BIN)/python -m bench.engine
+	$(BIN)/python -m bench.engine --full --slots 1 2 --steps 2

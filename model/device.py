@@ -9,16 +9,36 @@ from model.checkpoint import Checkpoint, Precision
 
 SMALL_NETWORK = 50_000_000
 """Parameters; below it a step is over before a second thread has woken up."""
+MOST_SHAPES = 64
+"""Numbers of rows that a compiled UNet is compiled for; any others run as they are."""
 
 
-def prepare_device(checkpoint: Checkpoint) -> None:
-    """Choose the number of CPU threads for this process: one for small networks, torch's choice otherwise.
+def prepare_device(
+    checkpoint: Checkpoint, *, compiled: bool = False, memory_fraction: float | None = None
+) -> None:
+    """Make this process ready for a checkpoint's networks on their device.
 
-    The choice depends on the checkpoint alone, so that a seed gives the same bytes in every process.
+    On the CPU, networks as small as the one that ships get one thread, others torch's choice, which depends on
+    the checkpoint and the machine alone, so that a seed gives the same bytes in every process. On CUDA,
+    convolutions go channels-last, and at most `memory_fraction` (0 to 1) of the memory is taken. `compiled` lets
+    torch compile the UNet, with CUDA graphs on CUDA, once for each number of rows in the batch.
     """
     parameters = sum(parameter.numel() for parameter in checkpoint.unet.parameters())
     if checkpoint.device.type == "cpu" and parameters < SMALL_NETWORK:
         torch.set_num_threads(1)
+    if checkpoint.device.type == "cuda":
+        if memory_fraction is not None:
+            torch.cuda.set_per_process_memory_fraction(memory_fraction, checkpoint.device)
+        for network in (
+            checkpoint.unet,
+            checkpoint.referencenet,
+            checkpoint.conditioning_referencenet,
+            checkpoint.vae,
+        ):
+            network.to(memory_format=torch.channels_last)
+    if compiled:
+        torch._dynamo.config.recompile_limit = MOST_SHAPES  # noqa: SLF001  its documented place
+        checkpoint.unet.compile(mode="reduce-overhead", dynamic=False)
 
 
 def choose_precision(name: str, device: str) -> Precision:

@@ -6,7 +6,6 @@
 import copy
 from typing import Any
 
-import numpy as np
 import torch
 from diffusers import DDPMScheduler, DPMSolverMultistepScheduler, UniPCMultistepScheduler
 from torch import Generator, Tensor
@@ -73,10 +72,10 @@ def scheduler_for(schedule: DDPMScheduler, steps: int, sampler: Sampler = Sample
         case Sampler.DDIM | Sampler.DPMPP_2M:
             order = 1 if sampler is Sampler.DDIM else 2
             solver = DPMSolverMultistepScheduler(**config, solver_order=order)
-            solver.set_timesteps(timesteps=_trailing(schedule, steps))
-            return solver
         case Sampler.UNIPC:
-            return _unipc(config, _trailing(schedule, steps))
+            solver = UniPCMultistepScheduler(**config, solver_order=2)
+    _set_timesteps(solver, _trailing(schedule, steps))
+    return solver
 
 
 def _ddpm(schedule: DDPMScheduler, steps: int) -> DDPMScheduler:
@@ -105,11 +104,11 @@ def _trailing(schedule: DDPMScheduler, steps: int) -> list[int]:
     return [round((steps - index) * trained / steps) - 1 for index in range(steps)]
 
 
-def _unipc(config: dict[str, Any], timesteps: list[int]) -> UniPCMultistepScheduler:
-    solver = UniPCMultistepScheduler(**config)
-    solver.set_timesteps(len(timesteps))
-    # It takes no timesteps of ours; these are the two things it derives from its own.
-    sigmas = ((1 - solver.alphas_cumprod) / solver.alphas_cumprod).sqrt().numpy()[timesteps]
+def _set_timesteps(
+    solver: DPMSolverMultistepScheduler | UniPCMultistepScheduler, timesteps: list[int]
+) -> None:
+    """Set what their `set_timesteps` would: UniPC's takes no timesteps, and both warn of a call to numpy."""
+    sigmas = ((1 - solver.alphas_cumprod) / solver.alphas_cumprod).sqrt()[timesteps]
     solver.timesteps = torch.tensor(timesteps)
-    solver.sigmas = torch.from_numpy(np.append(sigmas, np.float32(0)))
-    return solver
+    solver.sigmas = torch.cat([sigmas, torch.zeros(1)])
+    solver.num_inference_steps = len(timesteps)

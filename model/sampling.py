@@ -40,7 +40,7 @@ def predict(checkpoint: Checkpoint, conditioning: Conditioning, latents: Tensor,
         encoder_hidden_states=conditioning.context,
         cross_attention_kwargs={"references": conditioning.references},
     ).sample
-    return v.to(checkpoint.latent_dtype)
+    return v.to(checkpoint.latent_dtype, copy=True)  # a CUDA graph writes its next output to the same place
 
 
 def guide(v: Sequence[Tensor], guidance_scale: float) -> Tensor:
