@@ -18,10 +18,10 @@ def prepare_device(
 ) -> None:
     """Make this process ready for a checkpoint's networks on their device.
 
-    On the CPU, networks as small as the one that ships get one thread, others torch's choice, which depends on
-    the checkpoint and the machine alone, so that a seed gives the same bytes in every process. On CUDA,
-    convolutions go channels-last, and at most `memory_fraction` (0 to 1) of the memory is taken. `compiled` lets
-    torch compile the UNet, with CUDA graphs on CUDA, once for each number of rows in the batch.
+    On the CPU, networks as small as the one that ships get one thread, others torch's choice, which depends
+    on the checkpoint and the machine alone, so that a seed gives the same bytes in every process. On CUDA,
+    convolutions go channels-last, and at most `memory_fraction` (0 to 1) of the memory is taken. `compiled`
+    lets torch compile the UNet, with CUDA graphs on CUDA, once for each number of rows in the batch.
     """
     parameters = sum(parameter.numel() for parameter in checkpoint.unet.parameters())
     if checkpoint.device.type == "cpu" and parameters < SMALL_NETWORK:
