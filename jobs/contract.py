@@ -197,7 +197,7 @@ class Model(_Value):
     name: str
     revision: str
     resolution: int = Field(description="The side, in pixels, of the faces the model makes.")
-    demonstration: bool = Field(description="The weights only show that the service works.")
+    demonstration: bool = Field(description="The weights are not meant for photos of people.")
     defaults: Defaults = Defaults()
 
     @property
@@ -205,7 +205,9 @@ class Model(_Value):
         """What every answer made with these weights must say."""
         if not self.demonstration:
             return []
-        return [f"demonstration weights ({self.name}): the faces they make only show that the service works"]
+        return [
+            f"demonstration weights ({self.name}): made for rendered faces, out of their depth on photos of people"
+        ]
 
 
 class Outcome(_Value):
