@@ -205,9 +205,7 @@ class Model(_Value):
         """What every answer made with these weights must say."""
         if not self.demonstration:
             return []
-        return [
-            f"demonstration weights ({self.name}): made for rendered faces, out of their depth on photos of people"
-        ]
+        return [f"demonstration weights ({self.name}): made for rendered faces, not for photos of people"]
 
 
 class Outcome(_Value):
