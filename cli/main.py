@@ -105,6 +105,33 @@ PrecisionOption = Annotated[
     PrecisionChoice, typer.Option(help="What the networks compute in; auto is what the device is best at.")
 ]
 DeviceOption = Annotated[str, typer.Option(help="cpu, cuda, cuda:1, ...")]
+DevicesOption = Annotated[
+    str,
+    typer.Option(
+        "--devices",
+        "--device",
+        envvar="FACE_ANON_DEVICES",
+        help="cpu, or CUDA devices by number: 0,1. One worker process each.",
+    ),
+]
+SlotsOption = Annotated[
+    int | None,
+    typer.Option(
+        min=1,
+        max=256,
+        envvar="FACE_ANON_SLOTS",
+        help="Jobs, and faces in one batch, at a time for each device.",
+        show_default="8 on CUDA; on a CPU 4 for small networks and 2 for large ones",
+    ),
+]
+GraceOption = Annotated[
+    float,
+    typer.Option(
+        min=0,
+        envvar="FACE_ANON_GRACE_SECONDS",
+        help="How long jobs in hand have to end when the worker is told to stop; then they go back.",
+    ),
+]
 
 
 @app.command()
@@ -291,33 +318,40 @@ def service(
 def worker(
     checkpoint: CheckpointOption = SHIPPED_CHECKPOINT,
     dtype: PrecisionOption = PrecisionChoice.AUTO,
-    device: DeviceOption = "cpu",
+    devices: DevicesOption = "cpu",
+    slots: SlotsOption = None,
+    grace_seconds: GraceOption = 30.0,
     face_threshold: FaceThresholdOption = DEFAULT_FACE_THRESHOLD,
     redis_url: RedisUrlOption = DEFAULT_REDIS_URL,
     stop_with_stdin: StopWithStdinOption = False,
 ) -> None:
-    """Run one worker: it loads the checkpoint, warms up and takes jobs until SIGTERM."""
+    """Run a worker process for each device: it loads the checkpoint, warms up and takes jobs until SIGTERM.
+
+    One that dies is replaced, and its jobs go back into the queue at once. With SIGTERM the jobs in hand end
+    within the grace period or go back; a second SIGTERM puts them back at once.
+    """
     _tie_to_parent(stop_with_stdin)
     # Waiting threads must not spin: the service and Redis run on the same cores.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-    from worker.main import run_worker
+    from worker.supervisor import WorkerOptions, device_names, run_supervisor
 
-    sys.exit(
-        run_worker(
-            redis_url,
-            checkpoint=checkpoint,
-            precision=dtype.value,
-            device=device,
-            face_threshold=face_threshold,
-        )
+    options = WorkerOptions(
+        redis_url=redis_url,
+        checkpoint=checkpoint,
+        precision=dtype.value,
+        face_threshold=face_threshold,
+        slots=slots,
+        grace_seconds=grace_seconds,
     )
+    sys.exit(run_supervisor(options, device_names(devices)))
 
 
 @app.command(cls=CommandWithSettings)
 def serve(
     checkpoint: CheckpointOption = SHIPPED_CHECKPOINT,
     dtype: PrecisionOption = PrecisionChoice.AUTO,
-    device: DeviceOption = "cpu",
+    devices: DevicesOption = "cpu",
+    slots: SlotsOption = None,
     face_threshold: FaceThresholdOption = DEFAULT_FACE_THRESHOLD,
     host: HostOption = "127.0.0.1",
     port: PortOption = 8000,
@@ -328,15 +362,17 @@ def serve(
         ),
     ] = None,
 ) -> None:
-    """Run everything on this machine: Redis (embedded), the service and one worker, until Ctrl-C."""
+    """Run everything on this machine: Redis (embedded), the service and workers, until Ctrl-C."""
     from cli.serve import run_everything
 
     worker_options = {
         "--checkpoint": str(checkpoint),
         "--dtype": dtype.value,
-        "--device": device,
+        "--devices": devices,
         "--face-threshold": str(face_threshold),
     }
+    if slots:
+        worker_options["--slots"] = str(slots)
     sys.exit(run_everything(host, port, redis_url, worker_options))
 
 

@@ -208,6 +208,13 @@ class Model(_Value):
         return [f"demonstration weights ({self.name}): made for rendered faces, not for photos of people"]
 
 
+class Announcement(_Value):
+    """What a worker says of itself while it takes jobs."""
+
+    model: Model
+    places: int = Field(default=1, ge=1, description="How many jobs it runs at a time.")
+
+
 class Outcome(_Value):
     """How a job ended: with a picture, or with a problem."""
 

@@ -5,20 +5,24 @@ Under `face-anon:`:
 - `job:{id}` hash: `request`, `started_at`, `progress` and `outcome`, JSON each
 - `upload:{id}:{name}`, `result:{id}`: the bytes of pictures; every one of them expires
 - `idempotency:{digest}`: the id of the job that a caller's key made, for as long as there is the job
-- `workers` hash: the model each live worker has loaded; a field expires unless its worker renews it
+- `workers` hash: the model and the places of each live worker; a field expires unless its worker renews it
 - `model` string: the model that was announced last; its defaults hold while workers restart
 - `metrics` hash: each live worker's Prometheus text, expiring as its field in `workers` does
 - `durations` list: how many milliseconds the latest jobs took
 - `reserved`, `unfinished:{owner}`, `bucket:{digest}`: see `jobs.limits`
+- `start-deadlines` sorted set: until when each job that has not been started must be
 - `changes:{id}` channel: a message at each change of a job, for `jobs.changes`
+- `ends` channel: the id of each job that a caller ended, for the worker that may be running it
 
-RQ owns the queue and the job's execution under `rq:`; of a job it knows only the id.
+RQ owns the queue and the job's execution under `rq:`; of a job it knows only the id. `jobs.maintenance` puts
+the jobs of dead workers back.
 """
 
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from typing import NamedTuple
 
 from redis import Redis
 from redis.backoff import ExponentialBackoff
@@ -33,6 +37,7 @@ from rq.serializers import JSONSerializer
 
 from jobs.contract import (
     UPLOADS,
+    Announcement,
     Defaults,
     Idempotency,
     JobRequest,
@@ -62,6 +67,8 @@ CHANGES = "face-anon:changes:"
 """What the channels of jobs begin with; the rest is the job's id, or `QUEUE_TOPIC`."""
 QUEUE_TOPIC = "queue"
 """Says that a job left the queue, so that the others moved up."""
+ENDS = "face-anon:ends"
+"""The channel that says which job a caller has canceled or deleted."""
 
 # Sets a field of a job that exists and has not ended, and tells who watches; returns 1 if it did.
 # KEYS: job; ARGV: field, value, channel
@@ -125,9 +132,27 @@ class JobView:
     """After how long a queued job is likely to start; None while no rate is known."""
 
 
-def connect(redis_url: str) -> Redis:
-    """Return a client that tries a lost connection again three times within a second, then raises."""
-    retry = RedisRetry(ExponentialBackoff(cap=0.5, base=0.05), retries=3)
+class Started(NamedTuple):
+    """A job as a worker gets it."""
+
+    request: JobRequest
+    pictures: list[bytes] | None
+    """In the order of `UPLOADS`; None where they have expired."""
+    again: bool
+    """Whether it had been started before."""
+
+
+def deaths_of(job: Job) -> int:
+    """Return how many workers have died while they ran a job."""
+    return int(job.meta["retries"]) - (job.retries_left or 0)
+
+
+def connect(redis_url: str, *, patient: bool = False) -> Redis:
+    """Return a client that tries a lost connection again three times within a second, then raises.
+
+    A `patient` one tries again, up to twice a second, until Redis is back.
+    """
+    retry = RedisRetry(ExponentialBackoff(cap=0.5, base=0.05), retries=-1 if patient else 3)
     return Redis.from_url(redis_url, retry=retry, socket_connect_timeout=2, health_check_interval=30)
 
 
@@ -210,19 +235,22 @@ class JobStore:
             return None
         outcome = Outcome.model_validate_json(fields[b"outcome"]) if b"outcome" in fields else None
         status = outcome.status if outcome else _unfinished_status(execution)
-        started_at = fields.get(b"started_at")
-        progress = fields.get(b"progress")
+        waits = status is Status.QUEUED  # perhaps again, after its worker died
+        started_at = None if waits else fields.get(b"started_at")
+        progress = None if waits else fields.get(b"progress")
         job = JobRecord(
             request=JobRequest.model_validate_json(fields[b"request"]),
             status=status,
             started_at=datetime.fromisoformat(started_at.decode()) if started_at else None,
             progress=Progress.model_validate_json(progress) if progress else None,
             outcome=outcome or (_worker_lost() if status is Status.FAILED else None),
-            position=index + 1 if status is Status.QUEUED and index is not None else None,
+            position=index + 1 if waits and index is not None else None,
             expires_at=datetime.fromtimestamp(expires_at, UTC),
         )
-        eta_seconds = _eta_seconds(job.position, durations, len(workers))
-        return JobView(job, [Model.model_validate_json(model) for model in workers], eta_seconds)
+        announced = [Announcement.model_validate_json(worker) for worker in workers]
+        places = sum(worker.places for worker in announced)
+        eta_seconds = _eta_seconds(job.position, durations, places)
+        return JobView(job, [worker.model for worker in announced], eta_seconds)
 
     def result(self, job_id: str) -> bytes | None:
         """Return the finished picture; None where there is none, or none any more."""
@@ -239,9 +267,7 @@ class JobStore:
             return
         outcome = Outcome(status=Status.CANCELED, finished_at=datetime.now(UTC))
         if self.publish(job.request, outcome, None):
-            with self._redis.pipeline(transaction=True) as pipeline:
-                self._forget_execution(pipeline, job_id)
-                pipeline.execute()
+            self._forget_execution(job_id)
 
     def delete(self, job_id: str) -> bool:
         """Erase a job with everything that belongs to it, whatever its state; False where there is none.
@@ -259,10 +285,10 @@ class JobStore:
             )
             if request.idempotency:
                 pipeline.delete(_idempotency_key(request.idempotency))
-            self._forget_execution(pipeline, job_id)
             pipeline.zrem(unfinished_key(request.owner), job_id)
             pipeline.publish(f"{CHANGES}{job_id}", "deleted")
             deleted, *_ = pipeline.execute()
+        self._forget_execution(job_id)
         return bool(deleted)
 
     def queued(self) -> int:
@@ -281,7 +307,7 @@ class JobStore:
 
     def models(self) -> list[Model]:
         """Return the model of each live worker that is ready for jobs."""
-        return [Model.model_validate_json(model) for model in self._redis.hvals(_WORKERS)]
+        return [Announcement.model_validate_json(worker).model for worker in self._redis.hvals(_WORKERS)]
 
     def defaults(self) -> Defaults:
         """Return what a job is best made with where its request does not say.
@@ -307,10 +333,11 @@ class JobStore:
             pipeline.hexpire(_METRICS, LEASE_SECONDS, worker)
             pipeline.execute()
 
-    def announce(self, worker: str, model: Model) -> None:
-        """Say that a worker is ready with a model; holds for `LEASE_SECONDS`."""
+    def announce(self, worker: str, model: Model, places: int = 1) -> None:
+        """Say that a worker is ready with a model for `places` jobs at a time; holds for `LEASE_SECONDS`."""
+        announcement = Announcement(model=model, places=places)
         with self._redis.pipeline(transaction=True) as pipeline:
-            pipeline.hset(_WORKERS, worker, model.model_dump_json())
+            pipeline.hset(_WORKERS, worker, announcement.model_dump_json())
             pipeline.hexpire(_WORKERS, LEASE_SECONDS, worker)
             pipeline.set(_MODEL, model.model_dump_json(), ex=REMEMBERED_SECONDS)
             pipeline.execute()
@@ -318,12 +345,10 @@ class JobStore:
     def withdraw(self, worker: str) -> None:
         """Say that a worker takes no more jobs."""
         self._redis.hdel(_WORKERS, worker)
+        self._redis.hdel(_METRICS, worker)
 
-    def start(self, job_id: str) -> tuple[JobRequest, list[bytes] | None] | None:
-        """Mark a job as started and return it with its pictures, in the order of `UPLOADS`.
-
-        None where the job has ended or is gone; None for the pictures where they have expired.
-        """
+    def start(self, job_id: str) -> Started | None:
+        """Mark a job as started and return it with its pictures; None where it has ended or is gone."""
         fields = self._redis.hgetall(_job_key(job_id))
         if b"request" not in fields or b"outcome" in fields:
             return None
@@ -332,18 +357,28 @@ class JobStore:
         uploads: list[bytes | None] = self._redis.mget([_upload_key(job_id, name) for name in names])  # type: ignore[assignment]
         if not self._set(job_id, "started_at", datetime.now(UTC).isoformat()):
             return None
+        self._redis.zrem(_START_DEADLINES, job_id)
         self._redis.publish(f"{CHANGES}{QUEUE_TOPIC}", job_id)
         pictures = [upload for upload in uploads if upload is not None]
-        return request, pictures if len(pictures) == len(names) else None
+        return Started(request, pictures if len(pictures) == len(names) else None, b"started_at" in fields)
 
     def report(self, job_id: str, progress: Progress) -> bool:
         """Let callers see how far a running job is; False where it was canceled or is gone."""
         return self._set(job_id, "progress", progress.model_dump_json())
 
+    def report_all(self, progress: Mapping[str, Progress]) -> set[str]:
+        """Report on several jobs at once, by id; returns those that were canceled or are gone."""
+        with self._redis.pipeline(transaction=False) as pipeline:
+            for job_id, reached in progress.items():
+                arguments = ["progress", reached.model_dump_json(), f"{CHANGES}{job_id}"]
+                self._change(keys=[_job_key(job_id)], args=arguments, client=pipeline)
+            reported = pipeline.execute()
+        return {job_id for job_id, wanted in zip(progress, reported, strict=True) if not wanted}
+
     def is_wanted(self, job_id: str) -> bool:
-        """Tell whether a started job is still to be done: False where it was canceled or is gone."""
-        started_at, outcome = self._redis.hmget(_job_key(job_id), ["started_at", "outcome"])
-        return started_at is not None and outcome is None
+        """Tell whether a job is still to be done: False where it has ended, was canceled or is gone."""
+        request, outcome = self._redis.hmget(_job_key(job_id), ["request", "outcome"])
+        return request is not None and outcome is None
 
     def publish(self, request: JobRequest, outcome: Outcome, picture: bytes | None) -> bool:
         """End a job, once, and erase its uploads; False where it had ended before or is gone."""
@@ -370,6 +405,37 @@ class JobStore:
             self._rate(outcome.timings)
         return published
 
+    # What jobs.maintenance calls
+
+    def fail(self, job_id: str, problem: Problem) -> bool:
+        """End a job that nobody runs as failed and erase its uploads; False where it has ended or is gone."""
+        record = self._redis.hget(_job_key(job_id), "request")
+        if record is None:
+            return False
+        outcome = Outcome(status=Status.FAILED, finished_at=datetime.now(UTC), error=problem)
+        return self.publish(JobRequest.model_validate_json(record), outcome, None)
+
+    def fail_unstarted(self, problem: Problem) -> list[str]:
+        """End the jobs that should have been started by now as failed; returns their ids."""
+        late: list[bytes] = self._redis.zrange(_START_DEADLINES, 0, int(time.time()), byscore=True)  # type: ignore[assignment]
+        failed = []
+        for job_id in map(bytes.decode, late):
+            started = self._redis.hexists(_job_key(job_id), "started_at")
+            if not started and self.fail(job_id, problem):
+                failed.append(job_id)
+            self._redis.zrem(_START_DEADLINES, job_id)
+            if not started:
+                self._forget_execution(job_id)
+        return failed
+
+    def requeued(self, job_ids: Iterable[str]) -> None:
+        """Tell those who watch that these jobs wait again."""
+        with self._redis.pipeline(transaction=False) as pipeline:
+            for job_id in job_ids:
+                pipeline.publish(f"{CHANGES}{job_id}", "queued")
+                pipeline.publish(f"{CHANGES}{QUEUE_TOPIC}", job_id)
+            pipeline.execute()
+
     def _rate(self, timings: Timings) -> None:
         took = (timings.detect_ms or 0) + (timings.sample_ms or 0) + (timings.encode_ms or 0)
         with self._redis.pipeline(transaction=True) as pipeline:
@@ -388,6 +454,9 @@ class JobStore:
         pipeline.hset(_job_key(request.id), mapping={"request": request.model_dump_json()})
         pipeline.expire(_job_key(request.id), waiting_seconds)
         occupy(pipeline, request, time.time() + waiting_seconds, waiting_seconds)
+        deadline = int(request.created_at.timestamp()) + request.limits.start_seconds
+        pipeline.zadd(_START_DEADLINES, {request.id: deadline})
+        pipeline.expire(_START_DEADLINES, waiting_seconds)
         for name, picture in pictures.items():
             pipeline.set(_upload_key(request.id, name), picture, ex=waiting_seconds)
         retries = request.limits.max_deaths - 1
@@ -401,29 +470,36 @@ class JobStore:
             result_ttl=0,  # the outcome is in our own record
             failure_ttl=request.limits.record_seconds,
             retry=retry,  # RQ puts a dead worker's job back only while retries are left
+            meta={"retries": retries},
         )
         self._queue.enqueue_many([execution], pipeline=pipeline)
 
     def _set(self, job_id: str, field: str, value: str) -> bool:
         return bool(self._change(keys=[_job_key(job_id)], args=[field, value, f"{CHANGES}{job_id}"]))
 
-    def _forget_execution(self, pipeline: Pipeline, job_id: str) -> None:
+    def _forget_execution(self, job_id: str) -> None:
         """Take a job out of RQ's queue and erase what RQ keeps of it.
 
-        A worker that runs it finds that out at its next step; RQ copes with a job deleted while it runs.
+        Where a worker has it, RQ still counts on it: the worker stops at its next step, and RQ forgets the
+        job as one that has ended.
         """
-        pipeline.lrem(self._queue.key, 1, job_id)
-        pipeline.zrem(self._queue.failed_job_registry.key, job_id)
-        execution = ExecutionRegistry(job_id, self._redis)
-        result_key: str = Result.get_key(job_id)  # type: ignore[no-untyped-call]
-        pipeline.delete(Job.key_for(job_id), result_key, execution.key)
-        pipeline.publish(f"{CHANGES}{QUEUE_TOPIC}", job_id)
+        with self._redis.pipeline(transaction=True) as pipeline:
+            pipeline.lrem(self._queue.key, 1, job_id)
+            pipeline.zrem(self._queue.failed_job_registry.key, job_id)
+            pipeline.zrem(_START_DEADLINES, job_id)
+            pipeline.publish(f"{CHANGES}{QUEUE_TOPIC}", job_id)
+            pipeline.publish(ENDS, job_id)
+            waited, failed, *_ = pipeline.execute()
+        if waited or failed:
+            result_key: str = Result.get_key(job_id)  # type: ignore[no-untyped-call]
+            self._redis.delete(Job.key_for(job_id), result_key, ExecutionRegistry(job_id, self._redis).key)
 
 
 _WORKERS = "face-anon:workers"
 _MODEL = "face-anon:model"
 _METRICS = "face-anon:metrics"
 _DURATIONS = "face-anon:durations"
+_START_DEADLINES = "face-anon:start-deadlines"
 
 
 def _job_key(job_id: str) -> str:
@@ -442,15 +518,16 @@ def _result_key(job_id: str) -> str:
     return f"face-anon:result:{job_id}"
 
 
-def _eta_seconds(position: int | None, durations: list[bytes], workers: int) -> float | None:
+def _eta_seconds(position: int | None, durations: list[bytes], places: int) -> float | None:
     """Return when a job is likely to start.
 
-    `position` jobs end before that, one of which is on average half done, shared by the live workers.
+    `position` jobs end before that, one of which is on average half done, shared by the live workers'
+    places.
     """
-    if not position or not durations or not workers:
+    if not position or not durations or not places:
         return None
     mean_seconds: float = sum(map(int, durations)) / len(durations) / 1000
-    return round((position - 0.5) * mean_seconds / workers, 1)
+    return round((position - 0.5) * mean_seconds / places, 1)
 
 
 def _unfinished_status(execution: bytes | None) -> Status:

@@ -31,6 +31,7 @@ from service.problems import describe, install
 from service.requests import Requests
 from service.settings import Settings, trusted_networks
 from service.submission import submission_routes
+from service.upkeep import look_after_jobs
 
 log = logging.getLogger("face_anon.service")
 
@@ -49,11 +50,12 @@ def create_app(store: JobStore, changes: Changes, settings: Settings) -> FastAPI
     @asynccontextmanager
     async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
         _say_who_may_call(keys)
-        listening = asyncio.create_task(changes.listen())
+        tasks = [asyncio.create_task(changes.listen()), asyncio.create_task(look_after_jobs(store))]
         yield
-        listening.cancel()
-        with suppress(asyncio.CancelledError):
-            await listening
+        for task in tasks:
+            task.cancel()
+            with suppress(asyncio.CancelledError):
+                await task
         await changes.close()
 
     app = FastAPI(

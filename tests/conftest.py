@@ -81,7 +81,10 @@ class Running:
     lines: list[str]
 
     def children(self) -> dict[str, int]:
-        """Return the process ids of the parts by their command, and of the server by its name."""
+        """Return the process ids of the parts by their command, and of the server by its name.
+
+        `worker` is the process with the networks, not its supervisor.
+        """
         return _descendants(self.process.pid)
 
     def redis_url(self) -> str:
@@ -271,7 +274,8 @@ def _descendants(root: int) -> dict[str, int]:
         if ancestor == root and pid != root:
             is_ours = "cli.main" in command
             name = command[command.index("cli.main") + 1] if is_ours else names[pid]
-            found[name] = pid
+            if parents.get(found.get(name, 0)) != pid:  # a worker is the child of its supervisor
+                found[name] = pid
     return found
 
 

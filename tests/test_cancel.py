@@ -18,7 +18,9 @@ from model.faces.identity import DlibFaceEmbedder
 from model.photo import Pixels
 from model.pipeline import Faces, Made, Pipeline, Sampling
 from model.replace import OnFaceStep
+from worker.metrics import Metrics
 from worker.run import JobRunner
+from worker.watch import Watch
 
 LONG = {"steps": "1000", "seed": "1", "faces": "aligned"}
 SHORT = {"steps": "1", "faces": "aligned"}
@@ -87,7 +89,7 @@ def test_a_running_job_is_canceled(api: httpx.Client) -> None:
 def test_a_cancel_takes_effect_within_a_step(
     queue_only: httpx.Client, alone: Alone, tiny: Checkpoint
 ) -> None:
-    """After the step in which the job is canceled, no other is made, and the outcome stays."""
+    """After the step in which the worker hears of it, no other is made, and the outcome stays."""
     job = submit(queue_only, **LONG)
     seen: list[int] = []
 
@@ -104,19 +106,28 @@ def test_a_cancel_takes_effect_within_a_step(
         ) -> Made:
             def watched(face: int, faces: int, done: int, steps: int) -> None:
                 seen.append(done)
-                if done == 3:
-                    alone.store.cancel(job["id"])
                 assert on_step
                 on_step(face, faces, done, steps)
+                if done == 3:
+                    alone.store.cancel(job["id"])
+                    while True:  # until it raises
+                        on_step(face, faces, done, steps)
 
             return super().anonymize(
                 pixels, sampling, faces=faces, degree=degree, max_faces=max_faces, on_step=watched
             )
 
     model = Model(name="tiny", revision="1", resolution=64, demonstration=False)
-    with Engine(tiny, slots=1) as engine:
-        pipeline = CanceledAtStepThree(engine, FaceFinder(threads=1), DlibFaceEmbedder())
-        JobRunner(alone.store, pipeline, model).run(job["id"])
+    watch, stopping = Watch(alone.redis), threading.Event()
+    watching = threading.Thread(target=watch.listen, args=(stopping,))
+    watching.start()
+    try:
+        with Engine(tiny, slots=1) as engine:
+            pipeline = CanceledAtStepThree(engine, FaceFinder(threads=1), DlibFaceEmbedder())
+            JobRunner(alone.store, pipeline, model, watch, Metrics(1, engine)).run(job["id"])
+    finally:
+        stopping.set()
+        watching.join()
     assert seen == [0, 1, 2, 3]
     assert queue_only.get(job["links"]["self"]).json()["status"] == "canceled"
 

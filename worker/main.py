@@ -1,90 +1,157 @@
 """One worker process: loads the networks, warms them up, says that it is ready, and takes jobs until it is
-told to stop. `face-anon worker` starts it; it hands the jobs to `worker.run`.
+told to stop. `worker.supervisor` starts one for each device; it hands the jobs to `worker.run`.
 """
 
 import logging
 import os
-import socket
-import sys
+import signal
 import threading
-from pathlib import Path
+import time
 
+from redis import Redis
 from redis.exceptions import RedisError
-from rq.serializers import JSONSerializer
 
 from jobs.contract import Defaults, Model
-from jobs.store import LEASE_SECONDS, JobStore, connect
+from jobs.logs import log_json_lines
+from jobs.maintenance import Maintenance
+from jobs.store import JobStore, connect
 from model.checkpoint import checkpoint_revision, load_checkpoint
 from model.device import choose_precision, choose_slots, prepare_device
 from model.engine import Engine
-from model.errors import CheckpointError
+from model.errors import CheckpointError, DeviceError
 from model.faces.detection import FaceFinder
 from model.faces.identity import DlibFaceEmbedder
 from model.pipeline import Pipeline
-from worker.leasing import MAINTENANCE_SECONDS, LeasingWorker
+from worker.leasing import HEARTBEAT_SECONDS, LeasingWorker
+from worker.metrics import Metrics
 from worker.run import JobRunner, serve_with
+from worker.supervisor import BAD_CHECKPOINT, WorkerOptions
+from worker.watch import Watch
 
 log = logging.getLogger("face_anon.worker")
 
-BAD_CHECKPOINT = 2
+DEVICE_FAILED = 3
+
+LOOK_SECONDS = 0.1
+HANG_SECONDS = 120
+"""How long after its time limit a job is given to reach its next step."""
+END_SECONDS = 5
+"""How long the jobs in hand have to end when the device has failed."""
 
 
-def run_worker(
-    redis_url: str, *, checkpoint: Path, precision: str, device: str, face_threshold: float
-) -> int:
-    """Work until SIGTERM or SIGINT, finishing the job in hand; returns the exit code."""
-    logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="%(levelname)s %(name)s %(message)s")
+def run_worker(name: str, device: str, options: WorkerOptions) -> None:
+    """Work until SIGTERM or SIGINT, then exit the process: with 0 where it was asked to.
+
+    Once asked, it takes no more jobs, and those that do not end within `grace_seconds`, or until it is asked
+    again, go back into the queue.
+    """
+    log_json_lines("worker")
+    logging.getLogger("rq.worker").setLevel(logging.WARNING)  # it has its own level
     try:
-        loaded = load_checkpoint(checkpoint, precision=choose_precision(precision, device), device=device)
+        precision = choose_precision(options.precision, device)
+        checkpoint = load_checkpoint(options.checkpoint, precision=precision, device=device)
     except CheckpointError as error:
         log.error("%s", error)  # noqa: TRY400  the sentence is for the operator
-        return BAD_CHECKPOINT
-    prepare_device(loaded)
-    engine = Engine(loaded, slots=choose_slots(loaded)).start()
-    engine.warm_up()
-    model = Model(
-        name=loaded.name,
-        revision=checkpoint_revision(checkpoint),
-        resolution=loaded.resolution,
-        demonstration=loaded.properties.demonstration,
-        defaults=Defaults.model_validate(loaded.properties.defaults.model_dump()),
-    )
-    redis = connect(redis_url)
-    store = JobStore(redis)
-    pipeline = Pipeline(engine, FaceFinder(face_threshold), DlibFaceEmbedder())
-    serve_with(JobRunner(store, pipeline, model))
-    name = f"{socket.gethostname()}-{os.getpid()}"
-    rq_worker = LeasingWorker(
-        [store.queue],
-        name=name,
-        connection=redis,
-        serializer=JSONSerializer,
-        maintenance_interval=MAINTENANCE_SECONDS,
-        worker_ttl=MAINTENANCE_SECONDS
-        + 15,  # RQ waits for a job, and so for maintenance, 15 s less than this
-        log_job_description=False,
-    )
-    stopping = threading.Event()
-    announcing = threading.Thread(target=_keep_announcing, args=(store, name, model, stopping), daemon=True)
-    announcing.start()
+        os._exit(BAD_CHECKPOINT)
+    prepare_device(checkpoint)
+    slots = options.slots or choose_slots(checkpoint)
+    engine = Engine(checkpoint, slots=slots).start()
     try:
-        rq_worker.work(logging_level=None)
-    finally:
-        stopping.set()
-        announcing.join()
-        engine.close()
-    return 0
+        engine.warm_up()
+    except DeviceError:
+        log.exception("the device %s does not work", device)
+        os._exit(DEVICE_FAILED)
+    pipeline = Pipeline(engine, FaceFinder(options.face_threshold), DlibFaceEmbedder())
+    os._exit(WorkerProcess(name, options, pipeline, slots).run())
 
 
-def _keep_announcing(store: JobStore, name: str, model: Model, stopping: threading.Event) -> None:
-    while True:
+class WorkerProcess:
+    """The threads of a worker process: one leases jobs, one keeps the leases, one watches the jobs."""
+
+    def __init__(self, name: str, options: WorkerOptions, pipeline: Pipeline, slots: int) -> None:
+        self._name = name
+        self._grace_seconds = options.grace_seconds
+        self._slots = slots
+        checkpoint = pipeline.engine.checkpoint
+        self._model = Model(
+            name=checkpoint.name,
+            revision=checkpoint_revision(options.checkpoint),
+            resolution=checkpoint.resolution,
+            demonstration=checkpoint.properties.demonstration,
+            defaults=Defaults.model_validate(checkpoint.properties.defaults.model_dump()),
+        )
+        self._asked_to_stop = 0
+        self._stopping = threading.Event()
+        self._ended = threading.Event()
+        impatient = connect(options.redis_url)
+        self._store = JobStore(impatient)
+        self._maintenance = Maintenance(self._store)
+        self._watch = Watch(impatient)
+        self._metrics = Metrics(slots, pipeline.engine)
+        patient: Redis = connect(options.redis_url, patient=True)
+        runner_store = JobStore(patient)
+        self._runner = JobRunner(runner_store, pipeline, self._model, self._watch, self._metrics)
+        self._leasing = LeasingWorker(patient, name, slots)
+
+    def run(self) -> int:
+        """Work until told to stop, or until the device fails; returns the exit code."""
+        serve_with(self._runner)
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, self._ask_to_stop)
+        leasing = threading.Thread(target=self._leasing.lease_jobs, args=(self._stopping,), daemon=True)
+        threads = [
+            threading.Thread(target=self._watch.listen, args=(self._ended,), daemon=True),
+            threading.Thread(target=self._keep_alive, daemon=True),
+            leasing,
+        ]
+        for thread in threads:
+            thread.start()
+        code = self._wait(leasing)
+        self._ended.set()
+        self._leave(counts_as_death=code != 0)
+        return code
+
+    def _ask_to_stop(self, number: int, frame: object) -> None:  # noqa: ARG002  a handler's
+        self._asked_to_stop += 1
+
+    def _wait(self, leasing: threading.Thread) -> int:
+        """Return the exit code when it is time to go; what is in hand then goes back."""
+        until: float | None = None
+        while leasing.is_alive():
+            time.sleep(LOOK_SECONDS)
+            if self._runner.device_failed.is_set():
+                self._stopping.set()
+                leasing.join(END_SECONDS)
+                return DEVICE_FAILED
+            if overdue := self._runner.overdue(HANG_SECONDS):
+                log.error("the engine hangs: %s should have ended long ago", ", ".join(overdue))
+                return DEVICE_FAILED
+            if self._asked_to_stop and until is None:
+                log.info("taking no more jobs, waiting for those in hand")
+                self._stopping.set()
+                until = time.monotonic() + self._grace_seconds
+            if until is not None and (self._asked_to_stop > 1 or time.monotonic() > until):
+                return 0
+        return 0 if self._stopping.is_set() else 1
+
+    def _leave(self, *, counts_as_death: bool) -> None:
+        """Put back what is in hand, if anything, and say that this worker is gone."""
         try:
-            store.announce(name, model)
+            if counts_as_death:
+                self._maintenance.abandon(self._name)
+            elif count := self._maintenance.put_back(self._name):
+                log.info("put %d job(s) back into the queue", count)
         except RedisError as error:
-            log.warning("could not say that this worker is ready: %s", error)
-        if stopping.wait(LEASE_SECONDS / 3):
-            break
-    try:
-        store.withdraw(name)
-    except RedisError as error:
-        log.warning("could not say that this worker has stopped: %s", error)
+            log.warning("Redis is away; the leases will run out: %s", error)
+
+    def _keep_alive(self) -> None:
+        """Renew leases, say that this worker is ready, hand out what it measures."""
+        while True:
+            try:
+                self._store.announce(self._name, self._model, self._slots)
+                self._leasing.keep_alive()
+                self._store.report_metrics(self._name, self._metrics.exposition())
+            except RedisError as error:
+                log.warning("could not say that this worker is alive: %s", error)
+            if self._ended.wait(HEARTBEAT_SECONDS):
+                return
