@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: setup demo serve test lint bench fuzz
+.PHONY: setup demo serve test lint bench fuzz chaos
 
 $(VENV)/.installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
@@ -31,6 +31,10 @@ serve: setup
 fuzz: setup
 	$(BIN)/python -m scripts.fuzz --examples 400
 
+# Kills workers and the server while 200 jobs run; takes some minutes.
+chaos: setup
+	$(BIN)/python -m scripts.chaos
+
 bench: setup
 	$(BIN)/python -m bench.detection
 	$(BIN)/python -m bench.identity
@@ -40,3 +44,4 @@ bench: setup
 	$(BIN)/python -m bench.load
 	$(BIN)/python -m bench.engine
 	$(BIN)/python -m bench.engine --full --slots 1 2 --steps 2
+	$(BIN)/python -m bench.worker
