@@ -162,7 +162,7 @@ def test_metrics_say_what_was_done(two: Machine) -> None:
 def test_progress_is_told_four_times_a_second_at_most(two: Machine) -> None:
     """However quick the steps are."""
     with two.redis.pubsub() as pubsub:
-        job_id = two.submit(200)
+        job_id = two.submit(60)
         pubsub.subscribe(f"{CHANGES}{job_id}")
         told = []
         while not told or told[-1] != b"outcome":
@@ -193,14 +193,14 @@ def test_sigterm_gives_back_what_does_not_end_in_time(two: Machine) -> None:
 def test_steps_go_on_while_the_server_is_away(two: Machine) -> None:
     """Killed in the middle of a job and started again: one result, and the same processes."""
     before = two.workers()
-    job_id = two.submit(300)
+    job_id = two.submit(60)
     assert eventually(lambda: two.reached(job_id))
     os.kill(int(two.redis.info("server")["process_id"]), signal.SIGKILL)
     two.server.stop()
     pid = next(iter(before.values()))
     assert alive(pid)
     two.server = start_server(two.folder)
-    assert eventually(lambda: two.job(job_id).status is Status.SUCCEEDED, 60)
+    assert eventually(lambda: two.job(job_id).status is Status.SUCCEEDED, 120)
     assert two.store.result(job_id)
     assert eventually(lambda: two.workers() == before)
 
