@@ -6,6 +6,7 @@ Source: Kung et al., "Face Anonymization Made Simple", WACV 2025, section 3 and 
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from enum import StrEnum
 
 import numpy as np
 import torch
@@ -29,6 +30,18 @@ class EncodedImage:
     """Its standard deviation, the same shape."""
 
 
+class Equations(StrEnum):
+    """Which of the paper's equations move a face away from its identity; all but `BOTH` are its ablations."""
+
+    BOTH = "both"
+    FIRST = "token only"
+    """Eq. 1 alone: the states are those of the moved token."""
+    SECOND = "states only"
+    """Eq. 2 alone, with the image's own token."""
+    WITHOUT_UNCONDITIONAL = "without the unconditional part"
+    """Eq. 1, and of eq. 2 the first part only."""
+
+
 @dataclass(frozen=True)
 class FaceInputs:
     """What the conditioning of one face is made from, the same each time; `degree` is 0 for a swap."""
@@ -42,6 +55,7 @@ class FaceInputs:
     degree: float
     guided: bool
     """Whether there is an unconditional row before the conditional one."""
+    equations: Equations = Equations.BOTH
 
     @property
     def rows(self) -> int:
@@ -90,7 +104,7 @@ def condition(
     references go `into` the room given for them, or into new one.
     """
     unconditional = checkpoint.unconditional_states
-    tokens = [(1 - face.degree) * face.source_token for face in faces]  # eq. 1
+    tokens = [_source_token(face) for face in faces]
     conditional = _states(checkpoint.referencenet, [face.source_latents for face in faces], tokens)
     source = {
         layer: torch.cat(list(_source_rows(faces, states, unconditional[layer])))
@@ -122,8 +136,24 @@ def _source_rows(faces: Sequence[FaceInputs], states: Tensor, unconditional: Ten
     for index, face in enumerate(faces):
         if face.guided:
             rows.append(unconditional)
-        rows.append((1 - face.degree) * states[index : index + 1] + face.degree * unconditional)  # eq. 2
+        rows.append(_moved(face, states[index : index + 1], unconditional))
     return rows
+
+
+def _source_token(face: FaceInputs) -> Tensor:
+    if face.equations is Equations.SECOND:
+        return face.source_token
+    return (1 - face.degree) * face.source_token  # eq. 1
+
+
+def _moved(face: FaceInputs, state: Tensor, unconditional: Tensor) -> Tensor:
+    match face.equations:
+        case Equations.FIRST:
+            return state
+        case Equations.WITHOUT_UNCONDITIONAL:
+            return (1 - face.degree) * state
+        case Equations.BOTH | Equations.SECOND:
+            return (1 - face.degree) * state + face.degree * unconditional  # eq. 2
 
 
 def _context(face: FaceInputs, source_token: Tensor) -> Tensor:
