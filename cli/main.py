@@ -291,6 +291,46 @@ def submit(
     sys.exit(run_submit(paths, Submission(out, url, api_key_file, given, swap, parallel, target)))
 
 
+@app.command()
+def evaluate(
+    out: Annotated[Path, typer.Argument(help="Folder for the report; made where it is not there.")],
+    checkpoint: CheckpointOption = SHIPPED_CHECKPOINT,
+    count: Annotated[int, typer.Option(min=2, help="Held-out identities.")] = 100,
+    seeds: Annotated[int, typer.Option(min=1, help="Faces made of each at each degree.")] = 2,
+    quick: Annotated[
+        bool, typer.Option("--quick", help="6 identities at 3 degrees, to see that it runs.")
+    ] = False,
+    sampler: Annotated[
+        SamplerChoice | None, typer.Option(show_default="the checkpoint's", help="How the noise is removed.")
+    ] = None,
+    steps: Annotated[
+        int | None, typer.Option(min=1, max=1000, show_default="the checkpoint's", help="Denoising steps.")
+    ] = None,
+    guidance_scale: Annotated[
+        float | None, typer.Option(min=0, max=20, show_default="the checkpoint's", help="1 or less is off.")
+    ] = None,
+    photos: Annotated[
+        Path | None, typer.Option(help="Evaluate --results against these photos instead of a checkpoint.")
+    ] = None,
+    results: Annotated[Path | None, typer.Option(help="Results named like the photos.")] = None,
+    dtype: PrecisionOption = PrecisionChoice.FLOAT32,
+    device: DeviceOption = "cpu",
+) -> None:
+    """Write the paper's tables and figures for a checkpoint, on rendered portraits, to the folder OUT."""
+    if (photos is None) != (results is None):
+        raise typer.BadParameter("--photos and --results go together")
+    from cli.evaluate import EvaluationRun, run_evaluate, run_evaluate_folders
+
+    if photos is not None and results is not None:
+        sys.exit(run_evaluate_folders(photos, results, out))
+    command = " ".join(["face-anon", *sys.argv[1:]])
+    run = EvaluationRun(
+        out, checkpoint, count, seeds, quick, sampler and sampler.value, steps, guidance_scale, dtype.value,
+        device, command,
+    )  # fmt: skip
+    sys.exit(run_evaluate(run))
+
+
 RedisUrlOption = Annotated[str, typer.Option("--redis-url", envvar="REDIS_URL", help="The Redis to use.")]
 StopWithStdinOption = Annotated[
     bool, typer.Option("--stop-with-stdin", hidden=True, help="Stop when standard input closes.")
