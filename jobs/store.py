@@ -92,7 +92,7 @@ return {
 
 # Publishes the outcome of a job that still exists and has none, and erases its uploads; returns 1 if it did.
 # KEYS: job, result, idempotency (or job again), unfinished jobs of its owner, uploads...
-# ARGV: outcome, seconds to keep it, picture ("" for none), seconds to keep that, channel, job's id
+# ARGV: outcome, seconds to keep it, picture ("" for none), seconds to keep that, channel, job's id, progress
 _PUBLISH = """
 redis.call('DEL', unpack(KEYS, 5))
 redis.call('ZREM', KEYS[4], ARGV[6])
@@ -102,6 +102,7 @@ end
 redis.call('EXPIRE', KEYS[1], ARGV[2])
 redis.call('EXPIRE', KEYS[3], ARGV[2])
 if ARGV[3] ~= '' then redis.call('SET', KEYS[2], ARGV[3], 'EX', ARGV[4]) end
+if ARGV[7] ~= '' then redis.call('HSET', KEYS[1], 'progress', ARGV[7]) end
 redis.call('PUBLISH', ARGV[5], 'outcome')
 return 1
 """
@@ -380,8 +381,17 @@ class JobStore:
         request, outcome = self._redis.hmget(_job_key(job_id), ["request", "outcome"])
         return request is not None and outcome is None
 
-    def publish(self, request: JobRequest, outcome: Outcome, picture: bytes | None) -> bool:
-        """End a job, once, and erase its uploads; False where it had ended before or is gone."""
+    def publish(
+        self,
+        request: JobRequest,
+        outcome: Outcome,
+        picture: bytes | None,
+        progress: Progress | None = None,
+    ) -> bool:
+        """End a job, once, and erase its uploads; False where it had ended before or is gone.
+
+        `progress` is how far it came, where that is not told yet.
+        """
         uploads = [_upload_key(request.id, name) for name in UPLOADS[request.kind]]
         repeated = request.idempotency
         same_life = _idempotency_key(repeated) if repeated else _job_key(request.id)
@@ -399,6 +409,7 @@ class JobStore:
             request.limits.result_seconds,
             f"{CHANGES}{request.id}",
             request.id,
+            progress.model_dump_json() if progress else "",
         ]
         published = bool(self._publish(keys=keys, args=arguments))
         if published and outcome.status is Status.SUCCEEDED:

@@ -138,7 +138,7 @@ def test_progress_is_told(alone: Alone, asynchronous: bool, events: bool) -> Non
         async with AsyncClient(url) as client:
             job = await client.anonymize(PHOTO, **QUICK)
             work = threads.submit(play_worker, alone, job.id, seen, told)
-            await job.wait(on_progress=on_progress_async)
+            await job.wait(timeout=120, on_progress=on_progress_async)
             work.result(20)
             return job.state
 
@@ -146,7 +146,7 @@ def test_progress_is_told(alone: Alone, asynchronous: bool, events: bool) -> Non
         with Client(url) as client:
             job = client.anonymize(PHOTO, **QUICK)
             work = threads.submit(play_worker, alone, job.id, seen, told)
-            job.wait(on_progress=on_progress)
+            job.wait(timeout=120, on_progress=on_progress)
             work.result(20)
             return job.state
 

@@ -231,7 +231,7 @@ def test_a_high_degree_is_warned_about(api: httpx.Client) -> None:
         (b"", 400, "empty_upload"),
         (b"this is text, not a picture", 415, "not_a_picture"),
         (PHOTO.read_bytes()[:2000], 415, "broken_picture"),
-        (b"\x89PNG\r\n\x1a\n", 415, "not_a_picture"),
+        (b"\x89PNG\r\n\x1a\n", 415, "broken_picture"),
         (b"GIF89a" + bytes(100), 415, "not_a_picture"),
     ],
 )

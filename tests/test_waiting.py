@@ -32,7 +32,10 @@ def submit(api: httpx.Client, headers: dict[str, str] | None = None, **params: i
 
 
 def start(store: JobStore, job_id: str) -> JobRequest:
-    """Start a job as a worker does."""
+    """Start a job as a worker does: take it from RQ's queue, and say so."""
+    redis = store.queue.connection
+    redis.lrem(store.queue.key, 1, job_id)
+    redis.hset(f"rq:job:{job_id}", "status", "started")
     started = store.start(job_id)
     assert started
     return started[0]

@@ -94,7 +94,7 @@ class JobRunner:
         if outcome is None:
             self._metrics.jobs.labels(Status.CANCELED).inc()
         else:
-            self._publish(request, outcome, picture)
+            self._publish(request, outcome, picture, watched.reached)
 
     def overdue(self, seconds: float) -> list[str]:
         """Return the jobs that have run for `seconds` longer than they may: the engine must hang."""
@@ -131,11 +131,17 @@ class JobRunner:
             problem = Problem(title="The job failed", detail=detail, code="internal_error", retryable=True)
         return _failed(problem, queue_ms, self._model), None
 
-    def _publish(self, request: JobRequest, outcome: Outcome, picture: bytes | None) -> None:
+    def _publish(
+        self,
+        request: JobRequest,
+        outcome: Outcome,
+        picture: bytes | None,
+        progress: Progress | None = None,
+    ) -> None:
         """Publish an outcome, however long Redis does not take it."""
         while True:
             try:
-                published = self._store.publish(request, outcome, picture)
+                published = self._store.publish(request, outcome, picture, progress)
                 break
             except RedisError as error:
                 log.warning("the outcome of job %s could not be published yet: %s", request.id, error)
@@ -220,7 +226,9 @@ class JobRunner:
                 limit = request.limits.run_seconds
                 raise TimeLimitError(f"the job ran for longer than {limit} seconds, the limit")
             fraction = (face - 1 + done / steps) / faces
-            watched.progress = Progress(fraction=fraction, face=face, faces=faces, step=done, steps=steps)
+            watched.progress = watched.reached = Progress(
+                fraction=fraction, face=face, faces=faces, step=done, steps=steps
+            )
 
         return on_step
 

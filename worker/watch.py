@@ -26,7 +26,9 @@ class Watched:
 
     def __init__(self) -> None:
         self.progress: Progress | None = None
-        """How far the job is, by the place."""
+        """How far the job is, by the place; None where that has been told."""
+        self.reached: Progress | None = None
+        """The same, told or not."""
         self.ended = False
         """Whether the job has ended elsewhere: a caller canceled or deleted it, or another worker did it."""
 
