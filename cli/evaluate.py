@@ -39,6 +39,7 @@ class EvaluationRun:
     checkpoint: Path
     count: int
     seeds: int
+    few: int
     quick: bool
     sampler: str | None
     steps: int | None
@@ -54,7 +55,7 @@ def run_evaluate(run: EvaluationRun) -> int:
         precision = choose_precision(run.precision, run.device)
         checkpoint = load_checkpoint(run.checkpoint, precision=precision, device=run.device)
         prepare_device(checkpoint)
-        plan = QUICK if run.quick else Plan(count=run.count, seeds=run.seeds)
+        plan = QUICK if run.quick else Plan(count=run.count, seeds=run.seeds, few=run.few)
         how = _how(run, CheckpointMaker(checkpoint))
         with tqdm(unit="face", desc="validating") as bar:
             measures = validated(load_network(), VALIDATION_QUICK if run.quick else VALIDATION)

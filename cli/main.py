@@ -297,6 +297,7 @@ def evaluate(
     checkpoint: CheckpointOption = SHIPPED_CHECKPOINT,
     count: Annotated[int, typer.Option(min=2, help="Held-out identities.")] = 100,
     seeds: Annotated[int, typer.Option(min=1, help="Faces made of each at each degree.")] = 2,
+    few: Annotated[int, typer.Option(min=1, help="Identities for what is slow: samplers, finding.")] = 24,
     quick: Annotated[
         bool, typer.Option("--quick", help="6 identities at 3 degrees, to see that it runs.")
     ] = False,
@@ -325,7 +326,7 @@ def evaluate(
         sys.exit(run_evaluate_folders(photos, results, out))
     command = " ".join(["face-anon", *sys.argv[1:]])
     run = EvaluationRun(
-        out, checkpoint, count, seeds, quick, sampler and sampler.value, steps, guidance_scale, dtype.value,
+        out, checkpoint, count, seeds, few, quick, sampler and sampler.value, steps, guidance_scale, dtype.value,
         device, command,
     )  # fmt: skip
     sys.exit(run_evaluate(run))
