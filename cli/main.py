@@ -326,8 +326,8 @@ def evaluate(
         sys.exit(run_evaluate_folders(photos, results, out))
     command = " ".join(["face-anon", *sys.argv[1:]])
     run = EvaluationRun(
-        out, checkpoint, count, seeds, few, quick, sampler and sampler.value, steps, guidance_scale, dtype.value,
-        device, command,
+        out, checkpoint, count, seeds, few, quick, sampler and sampler.value, steps, guidance_scale,
+        dtype.value, device, command,
     )  # fmt: skip
     sys.exit(run_evaluate(run))
 
