@@ -115,7 +115,6 @@ def test_shipped_network_reads(measures: Measures) -> None:
         "pitch",
         "gaze_x",
         "mouth_open",
-        "smile",
         "eyes_open",
     }
 

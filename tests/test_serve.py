@@ -43,11 +43,11 @@ def test_it_stops_everything_it_started(running: Running, number: signal.Signals
 
 
 def test_killed_with_9_it_leaves_no_orphan(running: Running) -> None:
-    """The parts notice that what started them is gone, and stop."""
+    """The parts notice that what started them is gone, and stop; a worker within its time of grace."""
     children = running.children()
     running.process.kill()
     running.process.wait()
-    assert eventually(lambda: not any(alive(pid) for pid in children.values()))
+    assert eventually(lambda: not any(alive(pid) for pid in children.values()), 90)
 
 
 def test_a_killed_worker_is_replaced_and_its_job_done(running: Running) -> None:
