@@ -17,7 +17,7 @@ from rq.utils import as_text
 from rq.worker_registration import clean_worker_registry
 
 from jobs.contract import Problem
-from jobs.store import LEASE_SECONDS, QUEUE_NAME, JobStore
+from jobs.store import QUEUE_NAME, JobStore
 
 log = logging.getLogger("face_anon.jobs")
 
@@ -26,6 +26,9 @@ TICK_SECONDS = 1
 
 STUCK_SECONDS = 1
 """How long a worker may take between taking a job from the queue and saying that it runs it."""
+
+RENEWED_SECONDS = 8
+"""Within which a worker renews its leases when Redis is back: two heartbeats."""
 
 LONG_AGO = 1.0
 
@@ -117,7 +120,7 @@ class Maintenance:
 
     def _leases_count(self) -> bool:
         """Tell whether workers have had the time to renew their leases since Redis was started."""
-        return int(self._redis.info("server")["uptime_in_seconds"]) > LEASE_SECONDS
+        return int(self._redis.info("server")["uptime_in_seconds"]) > RENEWED_SECONDS
 
     def _put_back_expired(self, expired_at: float | None = None) -> None:
         """Put back what nobody held the lease on any more at `expired_at`, now by default."""
