@@ -5,7 +5,8 @@ defaults. `service.submission` has the files beside them.
 import secrets
 from typing import Annotated
 
-from fastapi import Depends, Form
+from fastapi import Depends, Form, Request
+from fastapi.exceptions import RequestValidationError
 from pydantic import BaseModel, ConfigDict
 
 from jobs.contract import Defaults, Faces, Kind, Parameters, PictureFormat, Sampler
@@ -116,7 +117,22 @@ class Fields(BaseModel):
         )
 
 
+async def _refuse_empty(request: Request) -> None:
+    """Refuse a field sent empty, which FastAPI takes for one not sent: a caller's `-F d=$D` without a D.
+
+    Raises RequestValidationError; `reference` may be empty.
+    """
+    form = await request.form()
+    empty = [name for name in Fields.model_fields if name != "reference" and form.get(name) == ""]
+    if empty:
+        reason = "The field is empty; leave it out for its default"
+        raise RequestValidationError(
+            [{"type": "empty", "loc": ("body", name), "msg": reason, "input": ""} for name in empty]
+        )
+
+
 def _sent_fields(
+    _: Annotated[None, Depends(_refuse_empty)],
     seed: Seed = None,
     steps: Steps = None,
     guidance_scale: GuidanceScale = None,

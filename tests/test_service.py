@@ -383,3 +383,15 @@ def test_the_service_does_not_import_torch() -> None:
         "sys.exit(f'imported {heavy}' if heavy else 0)"
     )
     subprocess.run([sys.executable, "-c", script], cwd=ROOT, check=True)
+
+
+@pytest.mark.parametrize("field", ["d", "seed", "steps", "guidance_scale", "sampler", "faces", "format"])
+def test_an_empty_field_is_a_problem(queue_only: httpx.Client, field: str) -> None:
+    """A field that is sent empty is not taken for one that was left out."""
+    files = {"image": PHOTO.read_bytes()}
+    problem = assert_problem(
+        queue_only.post("/anonymize", files=files, data={field: ""}), 422, "invalid_parameter"
+    )
+    assert problem["errors"][0]["field"] == field
+    assert "leave it out" in problem["detail"]
+    assert queue_only.post("/anonymize", files=files, data={"reference": ""}).status_code == 202
