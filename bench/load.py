@@ -195,6 +195,8 @@ async def run(port: int, pid: int, seconds: float) -> None:
         await measure(name, port, pid, upload, 202, connections=8, seconds=seconds)
 
     print(f"an upload has {len(upload) / 1e6:.1f} MB; {os.cpu_count()} cores")
+    health = get("/healthz")  # what framework, middleware and log cost alone
+    await measure("the least request", port, pid, health, 200, connections=16, seconds=seconds)
     await polls("polls of a queued job")
     await uploads("uploads")
     async with waiting(port, job):
