@@ -132,7 +132,9 @@ class Engine:
         try:
             self._build_batch()
             while self._has_work():
+                begun = time.perf_counter()
                 self._turn()
+                self._count(busy_seconds=time.perf_counter() - begun)
         except Exception as cause:  # of the device, or of ours: nothing can be made any more
             log.exception("the engine has failed")
             error = DeviceError(f"the engine has failed: {cause}")

@@ -80,6 +80,8 @@ class EngineCounters:
     """Advancing the batch; of it, `unet_seconds` are the network's."""
     unet_seconds: float = 0.0
     decode_seconds: float = 0.0
+    busy_seconds: float = 0.0
+    """All of the above and everything between."""
 
     @property
     def occupancy(self) -> float:
