@@ -153,5 +153,7 @@ class WorkerProcess:
                 self._store.report_metrics(self._name, self._metrics.exposition())
             except RedisError as error:
                 log.warning("could not say that this worker is alive: %s", error)
+            except Exception:  # of ours; without this thread the jobs in hand would be taken for lost
+                log.exception("could not say that this worker is alive")
             if self._ended.wait(HEARTBEAT_SECONDS):
                 return

@@ -13,7 +13,6 @@ from prometheus_client.registry import Collector
 from model.engine import Engine
 
 STAGES = ("queue", "detect", "sample", "encode")
-_ENGINE_STAGES = ("encode", "reference", "step", "unet", "decode", "busy")
 _SECONDS = (0.01, 0.03, 0.1, 0.3, 1, 3, 10, 30, 100, 300, 1000)
 _PAGE = 4096
 
@@ -76,8 +75,15 @@ class _EngineMetrics(Collector):
         seconds = CounterMetricFamily(
             "face_anon_engine_seconds", "What the engine spent its time on.", labels=["stage"]
         )
-        for stage in _ENGINE_STAGES:
-            seconds.add_metric([stage], getattr(counters, f"{stage}_seconds"))
+        for stage, spent in (
+            ("encode", counters.encode_seconds),
+            ("reference", counters.reference_seconds),
+            ("step", counters.step_seconds),
+            ("unet", counters.unet_seconds),
+            ("decode", counters.decode_seconds),
+            ("busy", counters.busy_seconds),
+        ):
+            seconds.add_metric([stage], spent)
         yield seconds
         memory = GaugeMetricFamily("face_anon_memory_bytes", "Memory in use.", labels=["kind"])
         memory.add_metric(["resident"], resident_bytes())
