@@ -362,6 +362,24 @@ def worker(
     devices: DevicesOption = "cpu",
     slots: SlotsOption = None,
     grace_seconds: GraceOption = 30.0,
+    compiled: Annotated[
+        bool,
+        typer.Option(
+            "--compile",
+            envvar="FACE_ANON_COMPILE",
+            help="Let torch compile the UNet, on CUDA with graphs: a slow start, then faster steps.",
+        ),
+    ] = False,
+    memory_fraction: Annotated[
+        float | None,
+        typer.Option(
+            min=0.01,
+            max=1,
+            envvar="FACE_ANON_MEMORY_FRACTION",
+            help="The most of a CUDA device's memory that its worker takes.",
+            show_default="all",
+        ),
+    ] = None,
     face_threshold: FaceThresholdOption = DEFAULT_FACE_THRESHOLD,
     redis_url: RedisUrlOption = DEFAULT_REDIS_URL,
     stop_with_stdin: StopWithStdinOption = False,
@@ -383,6 +401,8 @@ def worker(
         face_threshold=face_threshold,
         slots=slots,
         grace_seconds=grace_seconds,
+        compiled=compiled,
+        memory_fraction=memory_fraction,
     )
     sys.exit(run_supervisor(options, device_names(devices)))
 

@@ -7,8 +7,9 @@ import torch
 
 from model.checkpoint import Checkpoint, Precision
 
-SMALL_NETWORK = 50_000_000
-"""Parameters; below it a step is over before a second thread has woken up."""
+TINY_NETWORK, SMALL_NETWORK = 1_000_000, 50_000_000
+"""Parameters. Below the first, a step is over before a second thread has woken up; below the second, a step
+has not enough work for more than two (`docs/engine.md` has the measurements)."""
 MOST_SHAPES = 64
 """Numbers of rows that a compiled UNet is compiled for; any others run as they are."""
 
@@ -18,14 +19,15 @@ def prepare_device(
 ) -> None:
     """Make this process ready for a checkpoint's networks on their device.
 
-    On the CPU, networks as small as the one that ships get one thread, others torch's choice, which depends
-    on the checkpoint and the machine alone, so that a seed gives the same bytes in every process. On CUDA,
-    convolutions go channels-last, and at most `memory_fraction` (0 to 1) of the memory is taken. `compiled`
-    lets torch compile the UNet, with CUDA graphs on CUDA, once for each number of rows in the batch.
+    On the CPU, tiny networks get one thread, small ones like that which ships at most two, others torch's
+    choice: it depends on the checkpoint and the machine alone, so that a seed gives the same bytes in every
+    process. On CUDA, convolutions go channels-last, and at most `memory_fraction` (0 to 1) of the memory is
+    taken. `compiled` lets torch compile the UNet, with CUDA graphs on CUDA, once for each number of rows in
+    the batch.
     """
     parameters = sum(parameter.numel() for parameter in checkpoint.unet.parameters())
     if checkpoint.device.type == "cpu" and parameters < SMALL_NETWORK:
-        torch.set_num_threads(1)
+        torch.set_num_threads(1 if parameters < TINY_NETWORK else min(2, torch.get_num_threads()))
     if checkpoint.device.type == "cuda":
         if memory_fraction is not None:
             torch.cuda.set_per_process_memory_fraction(memory_fraction, checkpoint.device)

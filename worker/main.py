@@ -53,7 +53,7 @@ def run_worker(name: str, device: str, options: WorkerOptions) -> None:
     except CheckpointError as error:
         log.error("%s", error)  # noqa: TRY400  the sentence is for the operator
         os._exit(BAD_CHECKPOINT)
-    prepare_device(checkpoint)
+    prepare_device(checkpoint, compiled=options.compiled, memory_fraction=options.memory_fraction)
     slots = options.slots or choose_slots(checkpoint)
     engine = Engine(checkpoint, slots=slots).start()
     try:

@@ -50,6 +50,8 @@ class WorkerOptions:
     face_threshold: float
     slots: int | None
     grace_seconds: float
+    compiled: bool = False
+    memory_fraction: float | None = None
 
 
 def device_names(devices: str) -> list[str]:
