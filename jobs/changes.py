@@ -1,4 +1,5 @@
-"""Changes of jobs, pushed: one Redis connection a process listens for all of them and wakes whoever waits.
+"""Jobs in an event loop, without a thread for each: one Redis connection a process listens for the changes of
+all of them and wakes whoever waits, and a few read them, for polls are most of what a service is asked.
 
 `jobs.store` publishes a message at each change; `service` waits here and reads the job again when woken.
 """
@@ -9,25 +10,40 @@ import logging
 from collections import defaultdict
 from collections.abc import Iterator
 
-from redis.asyncio import Redis
+from redis.asyncio import BlockingConnectionPool, Redis
+from redis.asyncio.retry import Retry
+from redis.backoff import ExponentialBackoff
 from redis.exceptions import RedisError
 
-from jobs.store import CHANGES
+from jobs.store import CHANGES, VIEW, JobView, view_keys, view_of
 
 log = logging.getLogger("face_anon.service")
 
 RECONNECT_SECONDS = 0.5
 HEALTH_SECONDS = 10
+READERS = 8
+"""Connections that read jobs, at most; each is made when it is needed."""
 
 
 class Changes:
-    """What waits for changes of jobs in one event loop."""
+    """What waits for changes of jobs in one event loop, and reads them there."""
 
     def __init__(self, redis_url: str) -> None:
-        """Listen at `redis_url`, once `listen` runs."""
+        """Listen at `redis_url`, once `listen` runs, and read there."""
         self._redis = Redis.from_url(
             redis_url, socket_connect_timeout=2, health_check_interval=HEALTH_SECONDS
         )
+        self._reader = Redis.from_pool(
+            BlockingConnectionPool.from_url(
+                redis_url,
+                max_connections=READERS,
+                timeout=None,
+                retry=Retry(ExponentialBackoff(cap=0.5, base=0.05), retries=3),
+                socket_connect_timeout=2,
+                health_check_interval=HEALTH_SECONDS,
+            )
+        )
+        self._view = self._reader.register_script(VIEW)
         self._watchers: defaultdict[str, set[asyncio.Event]] = defaultdict(set)
         self.ended = False
         """Whether the process is about to stop, so that nobody should wait any more."""
@@ -55,6 +71,13 @@ class Changes:
                 if not self._watchers[topic]:
                     del self._watchers[topic]
 
+    async def view(self, job_id: str) -> JobView | None:
+        """Return the job as it stands; None where there is none, or none any more.
+
+        Raises redis-py's `RedisError` where Redis does not answer.
+        """
+        return view_of(await self._view(keys=view_keys(job_id), args=[job_id]))
+
     async def listen(self) -> None:
         """Wake watchers until cancelled. A lost connection is made again."""
         while True:
@@ -79,8 +102,9 @@ class Changes:
         self._wake_all()
 
     async def close(self) -> None:
-        """Close the connection."""
+        """Close the connections."""
         await self._redis.aclose()
+        await self._reader.aclose()
 
     def _wake(self, topic: str) -> None:
         for changed in self._watchers.get(topic, ()):

@@ -21,6 +21,7 @@ class JsonLines(logging.Formatter):
     def __init__(self, process: str) -> None:
         super().__init__()
         self._process = process
+        self._json = json.JSONEncoder(default=str)
 
     def format(self, record: logging.LogRecord) -> str:
         """Return the line."""
@@ -35,7 +36,7 @@ class JsonLines(logging.Formatter):
         line |= {name: value for name, value in vars(record).items() if name not in _STANDARD}
         if record.exc_info and record.exc_info[1]:
             line["exception"] = _told(record.exc_info[1])
-        return json.dumps(line, default=str)
+        return self._json.encode(line)
 
 
 def log_json_lines(process: str, level: str = "INFO") -> None:

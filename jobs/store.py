@@ -81,13 +81,15 @@ redis.call('PUBLISH', ARGV[3], ARGV[1])
 return 1
 """
 
-# Reads in one step and one round trip all that makes up an answer about a job.
-# KEYS: job, RQ's job, queue, workers, durations; ARGV: job
-_VIEW = """
+VIEW = """
 return {
   redis.call('HGETALL', KEYS[1]), redis.call('EXPIRETIME', KEYS[1]), redis.call('HGET', KEYS[2], 'status'),
   redis.call('LPOS', KEYS[3], ARGV[1]), redis.call('HVALS', KEYS[4]), redis.call('LRANGE', KEYS[5], 0, -1)
 }
+"""
+"""The script that reads all that makes up an answer about a job: `view_of` understands what it returns.
+
+KEYS: `view_keys`; ARGV: the job's id.
 """
 
 # Publishes the outcome of a job that still exists and has none, and erases its uploads; returns 1 if it did.
@@ -133,6 +135,9 @@ class JobView:
     """After how long a queued job is likely to start; None while no rate is known."""
 
 
+ViewReply = tuple[list[bytes], int, bytes | None, int | None, list[bytes], list[bytes]]
+
+
 class Started(NamedTuple):
     """A job as a worker gets it."""
 
@@ -167,7 +172,7 @@ class JobStore:
         self._places = Places(redis, self._queue.key)
         self._change = redis.register_script(_CHANGE)
         self._publish = redis.register_script(_PUBLISH)
-        self._view = redis.register_script(_VIEW)
+        self._view = redis.register_script(VIEW)
 
     @property
     def queue(self) -> Queue:
@@ -229,29 +234,7 @@ class JobStore:
 
     def view(self, job_id: str) -> JobView | None:
         """Return the job as it stands, with what its callers are told of the workers; None as in `read`."""
-        keys = [_job_key(job_id), f"rq:job:{job_id}", self._queue.key, _WORKERS, _DURATIONS]
-        listed, expires_at, execution, index, workers, durations = self._view(keys=keys, args=[job_id])
-        fields = dict(zip(listed[::2], listed[1::2], strict=True))
-        if b"request" not in fields:
-            return None
-        outcome = Outcome.model_validate_json(fields[b"outcome"]) if b"outcome" in fields else None
-        status = outcome.status if outcome else _unfinished_status(execution)
-        waits = status is Status.QUEUED  # perhaps again, after its worker died
-        started_at = None if waits else fields.get(b"started_at")
-        progress = None if waits else fields.get(b"progress")
-        job = JobRecord(
-            request=JobRequest.model_validate_json(fields[b"request"]),
-            status=status,
-            started_at=datetime.fromisoformat(started_at.decode()) if started_at else None,
-            progress=Progress.model_validate_json(progress) if progress else None,
-            outcome=outcome or (_worker_lost() if status is Status.FAILED else None),
-            position=index + 1 if waits and index is not None else None,
-            expires_at=datetime.fromtimestamp(expires_at, UTC),
-        )
-        announced = [Announcement.model_validate_json(worker) for worker in workers]
-        places = sum(worker.places for worker in announced)
-        eta_seconds = _eta_seconds(job.position, durations, places)
-        return JobView(job, [worker.model for worker in announced], eta_seconds)
+        return view_of(self._view(keys=view_keys(job_id), args=[job_id]))
 
     def result(self, job_id: str) -> bytes | None:
         """Return the finished picture; None where there is none, or none any more."""
@@ -511,6 +494,37 @@ _MODEL = "face-anon:model"
 _METRICS = "face-anon:metrics"
 _DURATIONS = "face-anon:durations"
 _START_DEADLINES = "face-anon:start-deadlines"
+
+
+def view_keys(job_id: str) -> list[str]:
+    """Return the keys that `VIEW` reads."""
+    return [_job_key(job_id), Job.key_for(job_id), f"rq:queue:{QUEUE_NAME}", _WORKERS, _DURATIONS]
+
+
+def view_of(reply: ViewReply) -> JobView | None:
+    """Return the job that `VIEW` has read; None where there is none."""
+    listed, expires_at, execution, index, workers, durations = reply
+    fields = dict(zip(listed[::2], listed[1::2], strict=True))
+    if b"request" not in fields:
+        return None
+    outcome = Outcome.model_validate_json(fields[b"outcome"]) if b"outcome" in fields else None
+    status = outcome.status if outcome else _unfinished_status(execution)
+    waits = status is Status.QUEUED  # perhaps again, after its worker died
+    started_at = None if waits else fields.get(b"started_at")
+    progress = None if waits else fields.get(b"progress")
+    job = JobRecord(
+        request=JobRequest.model_validate_json(fields[b"request"]),
+        status=status,
+        started_at=datetime.fromisoformat(started_at.decode()) if started_at else None,
+        progress=Progress.model_validate_json(progress) if progress else None,
+        outcome=outcome or (_worker_lost() if status is Status.FAILED else None),
+        position=index + 1 if waits and index is not None else None,
+        expires_at=datetime.fromtimestamp(expires_at, UTC),
+    )
+    announced = [Announcement.model_validate_json(worker) for worker in workers]
+    places = sum(worker.places for worker in announced)
+    eta_seconds = _eta_seconds(job.position, durations, places)
+    return JobView(job, [worker.model for worker in announced], eta_seconds)
 
 
 def _job_key(job_id: str) -> str:

@@ -5,9 +5,9 @@
 import math
 from collections.abc import Callable, Coroutine
 from http import HTTPStatus
-from typing import Annotated, Any
+from typing import Any
 
-from fastapi import APIRouter, Depends, Request, Response, Security
+from fastapi import APIRouter, Request, Response, Security
 from fastapi.concurrency import run_in_threadpool
 from fastapi.routing import APIRoute
 from fastapi.security import APIKeyHeader, HTTPBearer
@@ -93,10 +93,7 @@ def _unauthorized(code: str, detail: str, challenge: str) -> ProblemError:
     return ProblemError(HTTPStatus.UNAUTHORIZED, code, detail, headers={"WWW-Authenticate": challenge})
 
 
-def _owner_of(request: Request) -> str | None:
+def owner_of(request: Request) -> str | None:
+    """Return the name of the caller's key; None where the service is open."""
     owner: str | None = getattr(request.state, "owner", None)
     return owner
-
-
-Owner = Annotated[str | None, Depends(_owner_of)]
-"""The name of the caller's key; None where the service is open."""

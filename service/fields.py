@@ -131,7 +131,7 @@ async def _refuse_empty(request: Request) -> None:
         )
 
 
-def _sent_fields(
+async def _sent_fields(
     _: Annotated[None, Depends(_refuse_empty)],
     seed: Seed = None,
     steps: Steps = None,

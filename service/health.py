@@ -23,7 +23,7 @@ def health_routes(store: JobStore) -> APIRouter:
     routes = APIRouter()
 
     @routes.get("/healthz", summary="The process lives")
-    def healthz() -> Health:
+    async def healthz() -> Health:
         """Answer as long as the process can."""
         return Health(status="ok")
 

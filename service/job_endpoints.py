@@ -7,20 +7,19 @@ import hashlib
 import re
 from functools import partial
 from http import HTTPStatus
-from typing import Annotated, Any
+from typing import Any
 
-from fastapi import APIRouter, Depends, Header, Request, Response
-from fastapi.concurrency import run_in_threadpool
+from fastapi import APIRouter, Request, Response
 from fastapi.responses import StreamingResponse
 
 from jobs.changes import Changes
 from jobs.contract import PictureFormat, Status
 from jobs.store import JobStore, JobView
-from service.access import Access, Owner
+from service.access import Access, owner_of
 from service.answers import JobAnswer, job_answer
 from service.problems import ProblemError, describe
-from service.schemas import never_null
-from service.waiting import Event, Wait, job_at_end, job_events, requested_wait
+from service.schemas import header
+from service.waiting import PREFER_HEADER, Event, WaitQuery, job_at_end, job_events, requested_wait
 
 POLL_SECONDS = 1
 
@@ -38,6 +37,8 @@ NOT_MODIFIED: dict[str, Any] = {
     "description": "The job is as the caller has seen it (`If-None-Match`).",
     "headers": JOB_HEADERS,
 }
+SEEN_HEADER = header("If-None-Match", "An `ETag` the caller has seen.")
+LAST_EVENT_HEADER = header("Last-Event-ID", "Sent by browsers when they reconnect.")
 EVENT: dict[str, Any] = {
     "type": "object",
     "properties": {name: {"type": "string"} for name in ("event", "id", "data")},
@@ -48,9 +49,8 @@ EVENTS = (
 )
 
 
-def known_job(store: JobStore, job_id: str, owner: str | None) -> JobView:
-    """Return the job; raises the `404` where there is none, none any more, or it is another caller's."""
-    view = store.view(job_id)
+def known_job(view: JobView | None, owner: str | None) -> JobView:
+    """Return the job that was read; raises the `404` where there is none, or it is another caller's."""
     if view is None or view.job.request.owner != owner:
         raise job_not_found()
     return view
@@ -79,30 +79,24 @@ def job_routes(store: JobStore, changes: Changes, access: Access, *, heartbeat_s
         "/{job_id}",
         response_model=JobAnswer,
         responses={200: {"headers": JOB_HEADERS}, 304: NOT_MODIFIED, **UNKNOWN},
+        openapi_extra={"parameters": [PREFER_HEADER, SEEN_HEADER]},
         summary="The job as it stands, or at its end",
     )
-    async def get_job(
-        request: Request,
-        job_id: str,
-        owner: Owner,
-        wait: Annotated[Wait, Depends(requested_wait)],
-        if_none_match: Annotated[
-            str | None, Header(json_schema_extra=never_null, description="An `ETag` the caller has seen.")
-        ] = None,
-    ) -> Response:
+    async def get_job(request: Request, job_id: str, wait: WaitQuery = None) -> Response:
         """Return the job; `Retry-After` says when to ask again while it is not finished."""
-        view = await job_at_end(partial(read, job_id, owner), changes, job_id, wait.seconds)
+        asked = requested_wait(request, wait)
+        view = await job_at_end(partial(read, job_id, owner_of(request)), changes, job_id, asked.seconds)
         body = describe_job(view, request).model_dump_json()
         tag = entity_tag(body)
-        headers = {"ETag": tag, "Cache-Control": "private, no-cache", **wait.headers}
+        headers = {"ETag": tag, "Cache-Control": "private, no-cache", **asked.headers}
         if not view.job.status.final:
             headers["Retry-After"] = str(POLL_SECONDS)
-        if if_none_match and tag in re.findall(r'"[^"]*"', if_none_match):
+        if tag in re.findall(r'"[^"]*"', request.headers.get("if-none-match", "")):
             return Response(status_code=HTTPStatus.NOT_MODIFIED, headers=headers)
         return Response(body, media_type="application/json", headers=headers)
 
     async def read(job_id: str, owner: str | None) -> JobView:
-        return await run_in_threadpool(known_job, store, job_id, owner)
+        return known_job(await changes.view(job_id), owner)
 
     @routes.get(
         "/{job_id}/events",
@@ -112,32 +106,26 @@ def job_routes(store: JobStore, changes: Changes, access: Access, *, heartbeat_s
             204: {"description": "The caller has seen the end of the job, says its `Last-Event-ID`."},
             **UNKNOWN,
         },
+        openapi_extra={"parameters": [LAST_EVENT_HEADER]},
         summary="The job at each change, as server-sent events",
     )
-    async def get_events(
-        request: Request,
-        job_id: str,
-        owner: Owner,
-        last_event_id: Annotated[
-            str | None,
-            Header(json_schema_extra=never_null, description="Sent by browsers when they reconnect."),
-        ] = None,
-    ) -> Response:
+    async def get_events(request: Request, job_id: str) -> Response:
         """Stream the job at each change, the last time at its end."""
+        owner = owner_of(request)
 
-        def event() -> Event | None:
-            view = store.view(job_id)
+        async def event() -> Event | None:
+            view = await changes.view(job_id)
             if view is None or view.job.request.owner != owner:
                 return None
             body = describe_job(view, request).model_dump_json()
             return Event(entity_tag(body), body, view.job.status)
 
-        now = await run_in_threadpool(event)
+        now = await event()
         if now is None:
             raise job_not_found()
-        if now.status.final and last_event_id == now.id:
+        if now.status.final and request.headers.get("last-event-id") == now.id:
             return Response(status_code=HTTPStatus.NO_CONTENT)  # tells a browser not to reconnect
-        stream = job_events(partial(run_in_threadpool, event), changes, job_id, heartbeat_seconds)
+        stream = job_events(event, changes, job_id, heartbeat_seconds)
         # X-Accel-Buffering: nginx hands on each event as it comes
         headers = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
         return StreamingResponse(stream, media_type="text/event-stream", headers=headers)
@@ -152,9 +140,9 @@ def job_routes(store: JobStore, changes: Changes, access: Access, *, heartbeat_s
         },
         summary="The finished picture",
     )
-    def get_result(job_id: str, owner: Owner) -> Response:
+    def get_result(request: Request, job_id: str) -> Response:
         """Return the bytes of the picture, never stored by caches."""
-        job = known_job(store, job_id, owner).job
+        job = known_job(store.view(job_id), owner_of(request)).job
         if job.status is not Status.SUCCEEDED or job.outcome is None or job.outcome.result is None:
             detail = f"the job is {job.status}: it has no picture"
             raise ProblemError(HTTPStatus.CONFLICT, f"job_{job.status}", detail)
@@ -171,21 +159,22 @@ def job_routes(store: JobStore, changes: Changes, access: Access, *, heartbeat_s
         responses=UNKNOWN,
         summary="Cancel a queued or a running job",
     )
-    def cancel_job(request: Request, job_id: str, owner: Owner) -> JobAnswer:
+    def cancel_job(request: Request, job_id: str) -> JobAnswer:
         """End the job as `canceled` and erase its uploads; a worker that runs it stops at its next step.
 
         A job that has ended is returned as it is.
         """
-        known_job(store, job_id, owner)
+        owner = owner_of(request)
+        known_job(store.view(job_id), owner)
         store.cancel(job_id)
-        return describe_job(known_job(store, job_id, owner), request)
+        return describe_job(known_job(store.view(job_id), owner), request)
 
     @routes.delete(
         "/{job_id}", status_code=HTTPStatus.NO_CONTENT, responses=UNKNOWN, summary="Erase a job now"
     )
-    def delete_job(job_id: str, owner: Owner) -> None:
+    def delete_job(request: Request, job_id: str) -> None:
         """Cancel the job and erase it with its uploads and its picture; from now on it is a `404`."""
-        known_job(store, job_id, owner)
+        known_job(store.view(job_id), owner_of(request))
         if not store.delete(job_id):
             raise job_not_found()
 

@@ -18,7 +18,7 @@ from jobs.changes import Changes
 from jobs.contract import Idempotency, JobRequest, Kind, Limits, PictureFormat
 from jobs.limits import QueueFullError, TooManyJobsError
 from jobs.store import JobStore, JobView
-from service.access import Access, Owner
+from service.access import Access, owner_of
 from service.answers import JobAnswer
 from service.fields import Degree, Fields, SentFields
 from service.idempotency import KeyHeader, check_same, idempotency_of
@@ -26,7 +26,7 @@ from service.job_endpoints import POLL_SECONDS, WAIT_HEADERS, describe_job, know
 from service.problems import describe, retry_later
 from service.settings import Settings
 from service.uploads import READ_MEDIA_TYPES, check_upload
-from service.waiting import Wait, job_at_end, requested_wait
+from service.waiting import PREFER_HEADER, Wait, WaitQuery, job_at_end, requested_wait
 
 Picture = Annotated[UploadFile, File()]
 
@@ -41,13 +41,8 @@ class Call:
     idempotency_key: str | None
 
 
-def _call(
-    request: Request,
-    wait: Annotated[Wait, Depends(requested_wait)],
-    owner: Owner,
-    idempotency_key: KeyHeader = None,
-) -> Call:
-    return Call(request, wait, owner, idempotency_key)
+async def _call(request: Request, wait: WaitQuery = None, idempotency_key: KeyHeader = None) -> Call:
+    return Call(request, requested_wait(request, wait), owner_of(request), idempotency_key)
 
 
 CallDependency = Annotated[Call, Depends(_call)]
@@ -72,10 +67,13 @@ SUBMIT_ANSWERS: dict[int | str, dict[str, Any]] = {
 }
 
 
-def sent_as_pictures(*fields: str) -> dict[str, Any]:
-    """Return the part of an endpoint's OpenAPI that says which fields are pictures, of which kinds."""
+def described_submission(*fields: str) -> dict[str, Any]:
+    """Return what FastAPI does not know of an endpoint: which fields are pictures, and of which kinds."""
     encoding = {field: {"contentType": READ_MEDIA_TYPES} for field in fields}
-    return {"requestBody": {"content": {"multipart/form-data": {"encoding": encoding}}}}
+    return {
+        "requestBody": {"content": {"multipart/form-data": {"encoding": encoding}}},
+        "parameters": [PREFER_HEADER],
+    }
 
 
 def submission_routes(store: JobStore, changes: Changes, access: Access, settings: Settings) -> APIRouter:
@@ -140,7 +138,7 @@ def submission_routes(store: JobStore, changes: Changes, access: Access, setting
         call.request.state.job_id = job_id  # for the log
 
         async def read() -> JobView:
-            return await run_in_threadpool(known_job, store, job_id, call.owner)
+            return known_job(await changes.view(job_id), call.owner)
 
         view = await job_at_end(read, changes, job_id, call.wait.seconds)
         answer = describe_job(view, call.request)
@@ -156,7 +154,7 @@ def submission_routes(store: JobStore, changes: Changes, access: Access, setting
         status_code=HTTPStatus.ACCEPTED,
         response_model=JobAnswer,
         responses=SUBMIT_ANSWERS,
-        openapi_extra=sent_as_pictures("image"),
+        openapi_extra=described_submission("image"),
         summary="Replace the faces in a photo",
     )
     async def anonymize(
@@ -173,7 +171,7 @@ def submission_routes(store: JobStore, changes: Changes, access: Access, setting
         status_code=HTTPStatus.ACCEPTED,
         response_model=JobAnswer,
         responses=SUBMIT_ANSWERS,
-        openapi_extra=sent_as_pictures("source", "driving"),
+        openapi_extra=described_submission("source", "driving"),
         summary="Give a face another identity",
     )
     async def swap(

@@ -9,14 +9,14 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
 from typing import Annotated
 
-from fastapi import Header, Query
+from fastapi import Query, Request
 from fastapi.sse import format_sse_event
 from redis.exceptions import RedisError
 
 from jobs.changes import Changes
 from jobs.contract import Status
 from jobs.store import QUEUE_TOPIC, JobView
-from service.schemas import never_null
+from service.schemas import header, never_null
 
 MAX_WAIT_SECONDS = 60
 WAIT_PREFERENCE = re.compile(r'\s*wait\s*=\s*"?(\d{1,9})"?\s*(?:;.*)?', re.IGNORECASE)
@@ -30,14 +30,11 @@ WaitQuery = Annotated[
         description="Seconds to wait for the end of the job. Beats `Prefer`.",
     ),
 ]
-PreferHeader = Annotated[
-    list[str] | None,
-    Header(
-        json_schema_extra=never_null,
-        description=f"`wait=N` (RFC 7240): wait up to N seconds, at most {MAX_WAIT_SECONDS}, for the end of "
-        "the job. `Preference-Applied` says what was applied.",
-    ),
-]
+PREFER_HEADER = header(
+    "Prefer",
+    f"`wait=N` (RFC 7240): wait up to N seconds, at most {MAX_WAIT_SECONDS}, for the end of the job. "
+    "`Preference-Applied` says what was applied.",
+)
 
 
 @dataclass(frozen=True)
@@ -48,11 +45,11 @@ class Wait:
     headers: dict[str, str]
 
 
-def requested_wait(wait: WaitQuery = None, prefer: PreferHeader = None) -> Wait:
-    """Return the wait of a request; a dependency of endpoints."""
+def requested_wait(request: Request, wait: int | None) -> Wait:
+    """Return the wait of a request: of its query, `wait`, or else of its `Prefer`."""
     if wait is not None:
         return Wait(wait, {})
-    for preference in ",".join(prefer or []).split(","):
+    for preference in ",".join(request.headers.getlist("prefer")).split(","):
         if match := WAIT_PREFERENCE.fullmatch(preference):  # the first one counts, RFC 7240, section 2
             seconds = min(int(match[1]), MAX_WAIT_SECONDS)
             return Wait(seconds, {"Preference-Applied": f"wait={seconds}"})
