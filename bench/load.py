@@ -1,7 +1,7 @@
-"""Prints what one service process takes with its worker stopped: uploads and polls a second, and how long the
+"""Prints what the service takes with its worker stopped: uploads and polls a second, and how long the
 slowest take; while 500 callers wait, while slow clients trickle, and how the machine was loaded meanwhile.
 
-    python -m bench.load [--seconds 5]
+    python -m bench.load [--seconds 5] [--processes 1]
 
 On a machine that does other work too, the processor time of a request says more than the rate: it is what the
 rate of one free core is bounded by. The generator is a few sockets and asyncio, on the other core.
@@ -85,7 +85,7 @@ def jpeg() -> bytes:
 
 
 @contextlib.contextmanager
-def served() -> Iterator[tuple[int, int]]:
+def served(processes: int) -> Iterator[tuple[int, int]]:
     """Run the service over a Redis of its own; yields its port and process id."""
     with tempfile.TemporaryDirectory() as folder, contextlib.ExitStack() as stack:
         path = Path(folder) / "redis.sock"
@@ -94,6 +94,7 @@ def served() -> Iterator[tuple[int, int]]:
             probe.bind(("127.0.0.1", 0))
             port: int = probe.getsockname()[1]
         command = [sys.executable, "-m", "cli.main", "service", "--port", str(port)]
+        command += ["--processes", str(processes)]
         log = stack.enter_context((Path(folder) / "log").open("w"))
         process = subprocess.Popen(
             [*command, "--redis-url", f"unix://{path}"],
@@ -109,10 +110,16 @@ def served() -> Iterator[tuple[int, int]]:
         yield port, process.pid
 
 
+def processes_of(pid: int) -> list[Path]:
+    """Return what the system says of the service's processes, each a folder."""
+    children = (Path("/proc") / str(pid) / "task" / str(pid) / "children").read_text().split()
+    return [Path("/proc") / one for one in [str(pid), *children]]
+
+
 def cpu_seconds(pid: int) -> float:
-    """Return how long a process has computed."""
-    fields = (Path("/proc") / str(pid) / "stat").read_text().rpartition(")")[2].split()
-    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+    """Return how long the service's processes have computed."""
+    fields = [(one / "stat").read_text().rpartition(")")[2].split() for one in processes_of(pid)]
+    return sum(int(times[11]) + int(times[12]) for times in fields) / os.sysconf("SC_CLK_TCK")
 
 
 async def measure(
@@ -205,8 +212,8 @@ async def run(port: int, pid: int, seconds: float) -> None:
         await beside(port, upload, f"{name} beside {SLOW} slow clients", each)
     both: list[Awaitable[None]] = [polls("polls beside uploads"), uploads("uploads beside polls")]
     await asyncio.gather(*both)
-    status = (Path("/proc") / str(pid) / "status").read_text()
-    print(f"most memory of the service: {int(status.partition('VmHWM:')[2].split()[0]) // 1000} MB")
+    peaks = [(one / "status").read_text().partition("VmHWM:")[2].split()[0] for one in processes_of(pid)]
+    print("most memory of each process of the service:", [int(peak) // 1000 for peak in peaks], "MB")
 
 
 async def beside(port: int, upload: bytes, name: str, measured: Callable[[str], Awaitable[None]]) -> None:
@@ -219,9 +226,10 @@ def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--seconds", type=float, default=5)
-    seconds = parser.parse_args().seconds
-    with served() as (port, pid):
-        asyncio.run(run(port, pid, seconds))
+    parser.add_argument("--processes", type=int, default=1)
+    options = parser.parse_args()
+    with served(options.processes) as (port, pid):
+        asyncio.run(run(port, pid, options.seconds))
 
 
 if __name__ == "__main__":

@@ -121,7 +121,7 @@ SlotsOption = Annotated[
         max=256,
         envvar="FACE_ANON_SLOTS",
         help="Jobs, and faces in one batch, at a time for each device.",
-        show_default="8 on CUDA; on a CPU 4 for small networks and 2 for large ones",
+        show_default="8 on CUDA, 4 on a CPU",
     ),
 ]
 GraceOption = Annotated[
@@ -341,10 +341,19 @@ HostOption = Annotated[str, typer.Option(help="Address to listen on.")]
 PortOption = Annotated[int, typer.Option(min=0, max=65535, help="Port to listen on; 0 takes a free one.")]
 
 
+ProcessesOption = Annotated[
+    int,
+    typer.Option(
+        min=1, max=64, envvar="FACE_ANON_PROCESSES", help="HTTP processes that share the port, one a core."
+    ),
+]
+
+
 @app.command(cls=CommandWithSettings)
 def service(
     host: HostOption = "127.0.0.1",
     port: PortOption = 8000,
+    processes: ProcessesOption = 1,
     redis_url: RedisUrlOption = DEFAULT_REDIS_URL,
     stop_with_stdin: StopWithStdinOption = False,
 ) -> None:
@@ -352,7 +361,7 @@ def service(
     _tie_to_parent(stop_with_stdin)
     from service.main import run_service
 
-    sys.exit(run_service(host, port, redis_url))
+    sys.exit(run_service(host, port, redis_url, processes))
 
 
 @app.command()

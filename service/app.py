@@ -19,7 +19,7 @@ from jobs.changes import Changes
 from jobs.limits import RequestRate
 from jobs.store import JobStore
 from service.access import Access
-from service.body_limit import BodyLimit
+from service.body_limit import BodyLimit, BodyLimits
 from service.docs_page import install_docs
 from service.gateway import Gateway
 from service.health import health_routes
@@ -32,6 +32,7 @@ from service.requests import Requests
 from service.settings import Settings, trusted_networks
 from service.submission import submission_routes
 from service.upkeep import look_after_jobs
+from service.waiting import let_go_at_exit
 
 log = logging.getLogger("face_anon.service")
 
@@ -50,7 +51,12 @@ def create_app(store: JobStore, changes: Changes, settings: Settings) -> FastAPI
     @asynccontextmanager
     async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
         _say_who_may_call(keys)
-        tasks = [asyncio.create_task(changes.listen()), asyncio.create_task(look_after_jobs(store))]
+        let_go_at_exit(changes)
+        tasks = [
+            asyncio.create_task(changes.listen()),
+            asyncio.create_task(look_after_jobs(store)),
+            asyncio.create_task(metrics.count_waits(lambda: changes.watchers)),
+        ]
         yield
         for task in tasks:
             task.cancel()
@@ -68,13 +74,18 @@ def create_app(store: JobStore, changes: Changes, settings: Settings) -> FastAPI
         redoc_url=None,
         redirect_slashes=False,  # a redirect would name the host, which a gateway hides
     )
-    body_limit = 2 * settings.max_upload_bytes + ROOM_FOR_FIELDS
-    MultiPartParser.spool_max_size = body_limit  # an upload stays in memory: it never touches the disk
+    each = 2 * settings.max_upload_bytes + ROOM_FOR_FIELDS
+    body_limits = BodyLimits(
+        each=each,
+        together=max(each, settings.max_uploading_bytes),
+        seconds=settings.upload_seconds,
+    )
+    MultiPartParser.spool_max_size = each  # an upload stays in memory: it never touches the disk
     Image.MAX_IMAGE_PIXELS = None  # our own limit is checked from the header
     pi_heif.register_heif_opener()
     metrics = RequestMetrics()
     install(app)
-    _add_middleware(app, settings, body_limit, metrics)
+    _add_middleware(app, settings, body_limits, metrics)
     access = Access(keys, _rate(store, settings))
     app.include_router(submission_routes(store, changes, access, settings))
     app.include_router(job_routes(store, changes, access, heartbeat_seconds=settings.heartbeat_seconds))
@@ -82,13 +93,13 @@ def create_app(store: JobStore, changes: Changes, settings: Settings) -> FastAPI
     install_docs(app)
     install_page(app, store, settings, needs_key=not keys.open)
     scraped = Access(keys).router() if settings.metrics_need_key else APIRouter()
-    app.include_router(metrics_route(scraped, WholeService(store, changes, metrics)))
+    app.include_router(metrics_route(scraped, WholeService(store, metrics)))
     return app
 
 
-def _add_middleware(app: FastAPI, settings: Settings, body_limit: int, metrics: RequestMetrics) -> None:
+def _add_middleware(app: FastAPI, settings: Settings, limits: BodyLimits, metrics: RequestMetrics) -> None:
     """Wrap the endpoints, from the innermost to the outermost."""
-    app.add_middleware(BodyLimit, limit=body_limit)
+    app.add_middleware(BodyLimit, limits=limits)
     if settings.cors_origins:
         app.add_middleware(
             CORSMiddleware,

@@ -7,7 +7,6 @@ import re
 import time
 from secrets import token_hex
 
-from starlette.datastructures import MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from service.metrics import RequestMetrics
@@ -18,13 +17,16 @@ log = logging.getLogger("face_anon.service")
 REQUEST_ID = re.compile(r"[A-Za-z0-9._:-]{1,128}")
 JOB_ID = re.compile(r"[0-9a-f]{32}")
 PROBES = frozenset({"/healthz", "/readyz", "/metrics"})
-SECURITY_HEADERS = {
-    "Content-Security-Policy": "default-src 'self'; img-src 'self' blob: data:; object-src 'none'; "
-    "base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
-    "X-Content-Type-Options": "nosniff",
-    "X-Frame-Options": "DENY",
-    "Referrer-Policy": "no-referrer",
-}
+CONTENT_SECURITY_POLICY = (
+    b"default-src 'self'; img-src 'self' blob: data:; object-src 'none'; "
+    b"base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+)
+SECURITY_HEADERS = [
+    (b"content-security-policy", CONTENT_SECURITY_POLICY),
+    (b"x-content-type-options", b"nosniff"),
+    (b"x-frame-options", b"DENY"),
+    (b"referrer-policy", b"no-referrer"),
+]
 """What every answer carries unless it says something else itself."""
 
 
@@ -61,10 +63,10 @@ class Requests:
             nonlocal status, sent
             if message["type"] == "http.response.start":
                 status = message["status"]
-                headers = MutableHeaders(scope=message)
-                headers["X-Request-ID"] = request_id
-                for name, value in SECURITY_HEADERS.items():
-                    headers.setdefault(name, value)
+                headers = list(message["headers"])
+                names = {name for name, _value in headers}
+                headers += [header for header in SECURITY_HEADERS if header[0] not in names]
+                message["headers"] = [*headers, (b"x-request-id", request_id.encode())]
             sent += len(message.get("body", b""))
             await send(message)
 

@@ -39,6 +39,15 @@ class Settings(BaseSettings):
         default=None, description="A file with more API keys, one `name:key` a line."
     )
     max_upload_bytes: int = Field(default=20 * MEGA, ge=1, description="The largest upload, in bytes.")
+    max_uploading_bytes: int = Field(
+        default=256 * MEGA,
+        ge=1,
+        description="How many bytes of uploads one process of the service holds at a time; no less than a "
+        "largest upload takes.",
+    )
+    upload_seconds: float = Field(
+        default=300, gt=0, allow_inf_nan=False, description="How long an upload may take to arrive."
+    )
     max_pixels: int = Field(default=50 * MEGA, ge=1, description="The largest picture, in pixels.")
     max_faces: int = Field(default=32, ge=1, description="The most faces that are replaced in a photo.")
     max_queued_jobs: int = Field(default=1000, ge=1, description="How many jobs may wait for a worker.")

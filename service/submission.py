@@ -58,6 +58,7 @@ SUBMIT_ANSWERS: dict[int | str, dict[str, Any]] = {
     },
     **describe(
         HTTPStatus.BAD_REQUEST,
+        HTTPStatus.REQUEST_TIMEOUT,
         HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
         HTTPStatus.UNSUPPORTED_MEDIA_TYPE,
         HTTPStatus.UNPROCESSABLE_ENTITY,
@@ -74,6 +75,13 @@ def described_submission(*fields: str) -> dict[str, Any]:
         "requestBody": {"content": {"multipart/form-data": {"encoding": encoding}}},
         "parameters": [PREFER_HEADER],
     }
+
+
+async def _take(file: UploadFile) -> bytes:
+    """Return the bytes of a file and let go of it."""
+    content = await file.read()
+    await file.close()
+    return content
 
 
 def submission_routes(store: JobStore, changes: Changes, access: Access, settings: Settings) -> APIRouter:
@@ -136,6 +144,8 @@ def submission_routes(store: JobStore, changes: Changes, access: Access, setting
         idempotency = idempotency_of(call.idempotency_key, call.owner, sent, pictures)
         job_id = await run_in_threadpool(enqueue, call, kind, fields, pictures, written, idempotency)
         call.request.state.job_id = job_id  # for the log
+        pictures.clear()  # whoever waits for the end does not hold them
+        call.request.state.let_body_go()
 
         async def read() -> JobView:
             return known_job(await changes.view(job_id), call.owner)
@@ -161,10 +171,10 @@ def submission_routes(store: JobStore, changes: Changes, access: Access, setting
         call: CallDependency, fields: SentFields, image: Picture, d: Degree = None
     ) -> JSONResponse:
         """Queue a job that replaces every face found in `image` and keeps everything else."""
-        upload = await image.read()
-        written = await run_in_threadpool(check, "image", upload, fields.format)
+        pictures = {"image": await _take(image)}
+        written = await run_in_threadpool(check, "image", pictures["image"], fields.format)
         fields = fields.model_copy(update={"d": d})
-        return await accept(call, Kind.ANONYMIZE, fields, {"image": upload}, written)
+        return await accept(call, Kind.ANONYMIZE, fields, pictures, written)
 
     @routes.post(
         "/swap",
@@ -178,10 +188,9 @@ def submission_routes(store: JobStore, changes: Changes, access: Access, setting
         call: CallDependency, fields: SentFields, source: Picture, driving: Picture
     ) -> JSONResponse:
         """Queue a job that gives the faces in `driving` the identity of the largest face in `source`."""
-        source_upload, driving_upload = await source.read(), await driving.read()
-        await run_in_threadpool(check, "source", source_upload, None)
-        written = await run_in_threadpool(check, "driving", driving_upload, fields.format)
-        pictures = {"source": source_upload, "driving": driving_upload}
+        pictures = {"source": await _take(source), "driving": await _take(driving)}
+        await run_in_threadpool(check, "source", pictures["source"], None)
+        written = await run_in_threadpool(check, "driving", pictures["driving"], fields.format)
         return await accept(call, Kind.SWAP, fields, pictures, written)
 
     return routes

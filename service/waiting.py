@@ -5,9 +5,12 @@ changes as server-sent events. `service.app` and `service.job_endpoints` use it;
 import asyncio
 import contextlib
 import re
+import signal
+import threading
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
-from typing import Annotated
+from types import FrameType
+from typing import Annotated, Any
 
 from fastapi import Query, Request
 from fastapi.sse import format_sse_event
@@ -54,6 +57,23 @@ def requested_wait(request: Request, wait: int | None) -> Wait:
             seconds = min(int(match[1]), MAX_WAIT_SECONDS)
             return Wait(seconds, {"Preference-Applied": f"wait={seconds}"})
     return Wait(0, {})
+
+
+def let_go_at_exit(changes: Changes) -> None:
+    """Let everybody who waits go at SIGTERM and SIGINT: the server, which hears them too, waits for them."""
+    if threading.current_thread() is not threading.main_thread():
+        return  # nor does the server hear signals
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, _first(changes.end, signal.getsignal(number)))
+
+
+def _first(end: Callable[[], None], stop: Any) -> Callable[[int, FrameType | None], None]:  # noqa: ANN401
+    def handle(number: int, frame: FrameType | None) -> None:
+        end()
+        if callable(stop):
+            stop(number, frame)
+
+    return handle
 
 
 async def job_at_end(

@@ -27,6 +27,8 @@ const TITLES = {
   result_expired: ["The picture has expired", "The service erased it. Make it again to get it."],
   upload_too_large: ["The file is too large"],
   request_too_large: ["The file is too large"],
+  request_too_slow: ["The upload took too long", "Try again on a faster connection, or with a smaller file."],
+  too_many_uploads: ["Too many photos are being uploaded just now"],
   too_many_pixels: ["The picture is too large"],
   empty_upload: ["The file is empty"],
   not_a_picture: ["This is not a picture the service reads"],
