@@ -1,5 +1,6 @@
 """The page at `/` in a real Chromium, with a real service and worker behind it."""
 
+import base64
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -233,3 +234,42 @@ def test_a_picture_the_browser_cannot_show_is_still_taken(browser: Browser, serv
         expect(page.locator("#divider")).to_be_hidden()
         assert shown_pixels(page.locator("#after")).std() > 10
         assert seen(page.locator("#canvas")).std() > 10
+
+
+GIVE_FILE = """([selector, kind, base64]) => {
+  const bytes = Uint8Array.from(atob(base64), (letter) => letter.charCodeAt(0));
+  const given = new DataTransfer();
+  given.items.add(new File([bytes], "mine.png", { type: "image/png" }));
+  const options = { bubbles: true, cancelable: true };
+  const event = kind === "paste"
+    ? new ClipboardEvent(kind, { ...options, clipboardData: given })
+    : new DragEvent(kind, { ...options, dataTransfer: given });
+  document.querySelector(selector).dispatchEvent(event);
+}"""
+
+
+@pytest.mark.parametrize(("selector", "kind"), [("#stage", "drop"), ("body", "paste")])
+def test_a_photo_is_dropped_or_pasted(browser: Browser, served: Running, selector: str, kind: str) -> None:
+    """It is the photo that was given, in every pixel; one that is dropped beside the place is not taken."""
+    content = (SAMPLES / "portrait-2.png").read_bytes()
+    with visit(browser, served.url) as page:
+        if kind == "drop":
+            page.evaluate(GIVE_FILE, ["body", "drop", base64.b64encode(content).decode()])
+            expect(page.locator("#view")).to_be_hidden()
+        page.evaluate(GIVE_FILE, [selector, kind, base64.b64encode(content).decode()])
+        page.locator("#view").wait_for()
+        assert np.array_equal(shown_pixels(page.locator("#before"))[..., :3], decoded(content)[..., :3])
+
+
+def test_the_documentation_is_a_page_to_try(browser: Browser, served: Running) -> None:
+    """Every endpoint is there, nothing comes from elsewhere, and a request can be sent from it."""
+    with visit(browser, served.url) as page:
+        page.goto(f"{served.url}/docs")
+        page.locator(".opblock").nth(7).wait_for()
+        probe = page.locator(".opblock", has_text="/healthz")
+        probe.locator("button").first.click()
+        probe.get_by_role("button", name="Try it out").click()
+        probe.get_by_role("button", name="Execute").click()
+        expect(probe.locator(".live-responses-table .response-col_status").nth(1)).to_have_text(
+            re.compile("200")
+        )
