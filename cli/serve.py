@@ -23,7 +23,7 @@ from redis.retry import Retry
 GRACE_SECONDS = 5.0
 POLL_SECONDS = 0.1
 NO_RESTART_CODE = 2
-"""With this code a worker says that its checkpoint cannot be loaded: starting it again will not help."""
+"""With this code a worker says that its checkpoint cannot be loaded, or its device is not there."""
 
 
 class ChildStoppedError(Exception):
@@ -117,7 +117,7 @@ def _watch(service: _Child, worker: _Child, url: str, stopping: threading.Event)
             raise ChildStoppedError(f"the service stopped with exit code {code}")
         if (code := worker.process.poll()) is not None:
             if code == NO_RESTART_CODE:
-                raise ChildStoppedError("the worker cannot load its checkpoint")
+                raise ChildStoppedError("the worker cannot start")
             _say(f"the worker stopped with exit code {code}; starting it again")
             time.sleep(1)
             worker.start()

@@ -6,6 +6,7 @@ from pathlib import Path
 import torch
 
 from model.checkpoint import Checkpoint, Precision
+from model.errors import DeviceError
 
 TINY_NETWORK, SMALL_NETWORK = 1_000_000, 50_000_000
 """Parameters. Below the first, a step is over before a second thread has woken up; below the second, a step
@@ -47,14 +48,25 @@ def choose_precision(name: str, device: str) -> Precision:
     """Return the precision of that name; of "auto", the fastest that the device computes in natively.
 
     That is bfloat16, with float32's range, on GPUs and processors that have it; else float16 on CUDA, and
-    float32 on the CPU, where other formats are emulated and slower.
+    float32 on the CPU, where other formats are emulated and slower. Raises `DeviceError` where this machine
+    has no such device.
     """
+    _check_there(device)
     if name != "auto":
         return Precision(name)
     if torch.device(device).type == "cuda":
         native = torch.cuda.is_bf16_supported(including_emulation=False)
         return Precision.BFLOAT16 if native else Precision.FLOAT16
     return Precision.BFLOAT16 if _cpu_has_bfloat16() else Precision.FLOAT32
+
+
+def _check_there(name: str) -> None:
+    try:
+        device = torch.device(name)
+    except RuntimeError as error:
+        raise DeviceError(f"{name} is no device: cpu, cuda, cuda:1, ...") from error
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        raise DeviceError(f"there is no device {name}: torch finds {torch.cuda.device_count()} for CUDA here")
 
 
 def _cpu_has_bfloat16() -> bool:

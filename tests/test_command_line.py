@@ -82,6 +82,17 @@ def test_a_broken_checkpoint_is_an_error(tmp_path: Path) -> None:
     assert "unet: this part of the checkpoint is missing" in result.stderr
 
 
+@pytest.mark.parametrize(
+    ("device", "said"), [("cuda:99", "there is no device cuda:99"), ("gpu", "gpu is no device: cpu, cuda")]
+)
+def test_a_device_that_is_not_there_is_an_error(tmp_path: Path, device: str, said: str) -> None:
+    """Exit code 1, and what there is."""
+    result = run("anonymize", PHOTO, tmp_path / "out.png", "--checkpoint", TINY, "--device", device)
+    assert result.returncode == 1
+    assert said in result.stderr
+    assert "Traceback" not in result.stderr
+
+
 @pytest.mark.parametrize("options", [["--d", "3"], ["--steps", "0"], ["--faces", "some"]])
 def test_a_wrong_option_is_a_usage_error(tmp_path: Path, options: list[str]) -> None:
     """Exit code 2 names the option."""

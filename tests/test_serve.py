@@ -116,7 +116,7 @@ def test_a_checkpoint_that_does_not_load_ends_it(tmp_path: Path) -> None:
     )
     assert result.returncode == 1
     assert "unet: this part of the checkpoint is missing" in result.stderr
-    assert "the worker cannot load its checkpoint" in result.stderr
+    assert "the worker cannot start" in result.stderr
 
 
 def test_a_real_redis_is_used_where_one_is_given(running: Running) -> None:

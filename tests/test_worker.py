@@ -222,10 +222,19 @@ def test_a_second_sigterm_puts_the_jobs_back_at_once(tmp_path: Path) -> None:
         assert not running.redis.hkeys("face-anon:workers")
 
 
-def test_a_checkpoint_that_does_not_load_is_not_tried_again(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("checkpoint", "devices", "said"),
+    [
+        (Path(__file__).parent, "cpu,cpu", "unet: this part of the checkpoint is missing"),
+        (TINY, "99", "there is no device cuda:99"),
+    ],
+)
+def test_a_worker_that_cannot_start_stops_the_supervisor(
+    tmp_path: Path, checkpoint: Path, devices: str, said: str
+) -> None:
     """Exit code 2, with the reason."""
     with ValkeyServer(port=0, unix_socket_path=tmp_path / "redis.sock"):
-        command = [*FACE_ANON, "worker", "--checkpoint", str(tmp_path), "--devices", "cpu,cpu"]
+        command = [*FACE_ANON, "worker", "--checkpoint", str(checkpoint), "--devices", devices]
         result = subprocess.run(
             [*command, "--redis-url", f"unix://{tmp_path / 'redis.sock'}"],
             cwd=ROOT,
@@ -235,7 +244,8 @@ def test_a_checkpoint_that_does_not_load_is_not_tried_again(tmp_path: Path) -> N
             timeout=120,
         )
     assert result.returncode == 2
-    assert "unet: this part of the checkpoint is missing" in result.stderr
+    assert said in result.stderr
+    assert "Traceback" not in result.stderr
 
 
 def test_workers_that_die_at_once_are_started_more_and_more_slowly() -> None:

@@ -25,7 +25,7 @@ from model.pipeline import Pipeline
 from worker.leasing import HEARTBEAT_SECONDS, LeasingWorker
 from worker.metrics import Metrics
 from worker.run import JobRunner, serve_with
-from worker.supervisor import BAD_CHECKPOINT, WorkerOptions
+from worker.supervisor import CANNOT_START, WorkerOptions
 from worker.watch import Watch
 
 log = logging.getLogger("face_anon.worker")
@@ -50,9 +50,9 @@ def run_worker(name: str, device: str, options: WorkerOptions) -> None:
     try:
         precision = choose_precision(options.precision, device)
         checkpoint = load_checkpoint(options.checkpoint, precision=precision, device=device)
-    except CheckpointError as error:
+    except (CheckpointError, DeviceError) as error:
         log.error("%s", error)  # noqa: TRY400  the sentence is for the operator
-        os._exit(BAD_CHECKPOINT)
+        os._exit(CANNOT_START)
     prepare_device(checkpoint, compiled=options.compiled, memory_fraction=options.memory_fraction)
     slots = options.slots or choose_slots(checkpoint)
     engine = Engine(checkpoint, slots=slots).start()

@@ -27,7 +27,7 @@ from jobs.store import JobStore, connect
 
 log = logging.getLogger("face_anon.supervisor")
 
-BAD_CHECKPOINT = 2
+CANNOT_START = 2
 """The exit code of a worker that says that another start would not help."""
 _INNOCENT = (0, -signal.SIGTERM, -signal.SIGINT)
 """Exit codes that are no job's doing."""
@@ -66,7 +66,7 @@ def pause_after(deaths: int) -> float:
 
 
 def run_supervisor(options: WorkerOptions, devices: Sequence[str]) -> int:
-    """Supervise until SIGTERM or SIGINT; returns the exit code, 2 where the checkpoint cannot be loaded."""
+    """Supervise until SIGTERM or SIGINT; returns the exit code, 2 where a worker cannot start."""
     log_json_lines("supervisor")
     logging.getLogger("rq.job").setLevel(logging.WARNING)
     supervisor = Supervisor(options, devices)
@@ -115,11 +115,11 @@ class Supervisor:
                     self._start(worker)
             wait([worker.process.sentinel for worker in self._workers if worker.process], LOOK_SECONDS)
             for worker in self._workers:
-                if self._reap(worker) == BAD_CHECKPOINT:
-                    log.error("the worker cannot load its checkpoint")
+                if self._reap(worker) == CANNOT_START:
+                    log.error("the worker cannot start")
                     self._asked_to_stop += 1
                     self._stop()
-                    return BAD_CHECKPOINT
+                    return CANNOT_START
             if now >= next_tick:
                 self._look_after_jobs()
                 next_tick = now + TICK_SECONDS
