@@ -80,7 +80,7 @@ def work(redis: Redis, places: int, done: Callable[[], bool]) -> None:
     stopping = threading.Event()
     worker = LeasingWorker(redis, uuid.uuid4().hex, places)
     with ThreadPoolExecutor() as threads:
-        leasing = threads.submit(worker.lease_jobs, stopping)
+        leasing = threads.submit(worker.lease_jobs, stopping.is_set)
         assert eventually(done)
         stopping.set()
         leasing.result(30)

@@ -3,7 +3,7 @@ thread, renews the leases, and stops without losing one. `worker.main` starts it
 """
 
 import logging
-import threading
+from collections.abc import Callable
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from datetime import UTC, datetime
 
@@ -62,8 +62,8 @@ class LeasingWorker(SimpleWorker):
         """Return the seconds after which a job without a sign of life is queued again."""
         return LEASE_SECONDS
 
-    def lease_jobs(self, stopping: threading.Event) -> None:
-        """Take jobs and run them until `stopping` is set, and return when the last one has ended.
+    def lease_jobs(self, stopping: Callable[[], bool]) -> None:
+        """Take jobs and run them until `stopping`, and return when the last one has ended.
 
         While a job runs that a worker has died of, perhaps, no other is taken: of the jobs that a dead worker
         had in hand each runs again without the others, so that the culprit alone takes another down.
@@ -71,7 +71,7 @@ class LeasingWorker(SimpleWorker):
         self.register_birth()  # type: ignore[no-untyped-call]
         running: set[Future[None]] = set()
         with ThreadPoolExecutor(self._places, thread_name_prefix="place") as threads:
-            while not stopping.is_set():
+            while not stopping():
                 if len(running) == self._places:
                     running = wait(running, timeout=0.5, return_when=FIRST_COMPLETED).not_done
                     continue
@@ -80,7 +80,7 @@ class LeasingWorker(SimpleWorker):
                     continue
                 suspect = deaths_of(job) > 0
                 execution = self.prepare_execution(job)
-                if stopping.is_set():
+                if stopping():
                     self._give_back(job, execution)
                     break
                 running = {future for future in running if not future.done()}

@@ -98,7 +98,7 @@ class WorkerProcess:
         serve_with(self._runner)
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, self._ask_to_stop)
-        leasing = threading.Thread(target=self._leasing.lease_jobs, args=(self._stopping,), daemon=True)
+        leasing = threading.Thread(target=self._leasing.lease_jobs, args=(self._takes_no_more,), daemon=True)
         threads = [
             threading.Thread(target=self._watch.listen, args=(self._ended,), daemon=True),
             threading.Thread(target=self._keep_alive, daemon=True),
@@ -113,6 +113,10 @@ class WorkerProcess:
 
     def _ask_to_stop(self, number: int, frame: object) -> None:  # noqa: ARG002  a handler's
         self._asked_to_stop += 1
+
+    def _takes_no_more(self) -> bool:
+        """Tell whether to leave the jobs to others: one that a failed device gave back above all."""
+        return self._stopping.is_set() or self._runner.device_failed.is_set()
 
     def _wait(self, leasing: threading.Thread) -> int:
         """Return the exit code when it is time to go; what is in hand then goes back."""
