@@ -200,12 +200,15 @@ def read_properties(folder: Path) -> Properties:
 
 
 def checkpoint_revision(folder: Path) -> str:
-    """Return the revision a checkpoint gives itself, or the first 12 digits of a SHA-256 over its files."""
+    """Return the revision a checkpoint gives itself, or the first 12 digits of a SHA-256 over its files.
+
+    Its card, `*.md`, does not count: what it says of the weights comes after them.
+    """
     given = read_properties(folder).revision
     if given:
         return given
     digest = hashlib.sha256()
-    for file in sorted(path for path in folder.rglob("*") if path.is_file()):
+    for file in sorted(path for path in folder.rglob("*") if path.is_file() and path.suffix != ".md"):
         digest.update(file.relative_to(folder).as_posix().encode())
         with file.open("rb") as opened:
             digest.update(hashlib.file_digest(opened, "sha256").digest())
