@@ -39,10 +39,12 @@ class ProblemAnswer(BaseModel):
     type: str = "about:blank"
     title: str = Field(examples=["Unsupported Media Type"])
     status: int = Field(examples=[415])
-    detail: str = Field(examples=["image is not a picture in a format we read"])
+    detail: str = Field(examples=["image is not a picture we read (JPEG, PNG, WebP, AVIF, HEIC, TIFF, BMP)"])
     code: str = Field(examples=["not_a_picture"])
     request_id: str | None = Field(
-        default=None, description="As in `X-Request-ID` and in the log.", examples=["0b7c55f2c1d84a0e"]
+        default=None,
+        description="As in `X-Request-ID` and in the log.",
+        examples=["0b7c55f2c1d84a0e8d1f6a5e43c2b790"],
     )
     errors: list[InvalidField] | None = Field(default=None, description="The wrong fields of a 422.")
     missing: list[str] | None = Field(default=None, description="What /readyz found missing.")

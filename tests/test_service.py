@@ -330,6 +330,22 @@ def test_health_readiness_and_the_contract(api: httpx.Client) -> None:
     assert "HTTPValidationError" not in str(document), "the framework's errors are problems too"
 
 
+def test_the_documented_examples_are_what_runs(api: httpx.Client) -> None:
+    """Of a problem and of a wrong field: the answers to such requests, word for word."""
+    schemas = api.get("/openapi.json").json()["components"]["schemas"]
+
+    def examples(schema: str) -> dict[str, object]:
+        properties = schemas[schema]["properties"].items()
+        return {name: said["examples"][0] for name, said in properties if "examples" in said}
+
+    problem = api.post("/anonymize", files={"image": b"this is text, not a picture"}).json()
+    expected = examples("ProblemAnswer")
+    assert len(str(expected.pop("request_id"))) == len(problem["request_id"])
+    assert expected.items() <= problem.items()
+    (wrong,) = api.post("/anonymize", files=photo(), data={"d": "3.5"}).json()["errors"]
+    assert wrong == examples("InvalidField")
+
+
 def in_process(store: JobStore, **settings: int) -> httpx.Client:
     """Return a client of an app of its own, with other limits."""
     return TestClient(
