@@ -10,6 +10,9 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+SEEDS = 2**63
+"""Seeds are below this: a double, as FastAPI keeps limits, holds 2**63 and not 2**63 - 1."""
+
 
 class _Value(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -80,7 +83,7 @@ class Parameters(_Value):
     d: Annotated[float | None, Field(ge=0, le=2)] = Field(
         default=None, description="Degree of anonymization; null for a swap."
     )
-    seed: int = Field(ge=0, le=2**63 - 1, description="Which new face; echoed where it was drawn.")
+    seed: int = Field(ge=0, lt=SEEDS, description="Which new face; echoed where it was drawn.")
     steps: int = Field(ge=1, le=1000)
     guidance_scale: float = Field(ge=0, le=20)
     sampler: Sampler = Sampler.DDPM
@@ -144,7 +147,7 @@ class FaceResult(_Value):
     status: Literal["replaced", "redacted"] = Field(
         description="A face that could not be replaced is covered for good, never left as it was."
     )
-    seed: int = Field(ge=0, le=2**63 - 1, description="The face's own seed; the job's for the first face.")
+    seed: int = Field(ge=0, lt=SEEDS, description="The face's own seed; the job's for the first face.")
     identity_distance: float | None = Field(
         default=None,
         ge=0,

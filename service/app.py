@@ -29,6 +29,7 @@ from service.metrics import RequestMetrics, WholeService, metrics_route
 from service.page.routes import install_page
 from service.problems import describe, install
 from service.requests import Requests
+from service.schemas import write_whole_limits
 from service.settings import Settings, trusted_networks
 from service.submission import submission_routes
 from service.upkeep import look_after_jobs
@@ -90,6 +91,7 @@ def create_app(store: JobStore, changes: Changes, settings: Settings) -> FastAPI
     app.include_router(submission_routes(store, changes, access, settings))
     app.include_router(job_routes(store, changes, access, heartbeat_seconds=settings.heartbeat_seconds))
     app.include_router(health_routes(store))
+    write_whole_limits(app)
     install_docs(app)
     install_page(app, store, settings, needs_key=not keys.open)
     scraped = Access(keys).router() if settings.metrics_need_key else APIRouter()

@@ -9,10 +9,9 @@ from fastapi import Depends, Form, Request
 from fastapi.exceptions import RequestValidationError
 from pydantic import BaseModel, ConfigDict
 
-from jobs.contract import Defaults, Faces, Kind, Parameters, PictureFormat, Sampler
+from jobs.contract import SEEDS, Defaults, Faces, Kind, Parameters, PictureFormat, Sampler
 from service.schemas import never_null
 
-MAX_SEED = 2**63 - 1
 USUAL_STEPS = {Sampler.DDPM: 200, Sampler.DDIM: 50, Sampler.DPMPP_2M: 25, Sampler.UNIPC: 20}
 """Steps where a request names another sampler than the checkpoint's and no steps."""
 
@@ -31,7 +30,7 @@ Seed = Annotated[
     int | None,
     Form(
         ge=0,
-        le=MAX_SEED,
+        lt=SEEDS,
         json_schema_extra=never_null,
         description="Which new face. Default: drawn at random, and echoed.",
     ),
@@ -108,7 +107,7 @@ class Fields(BaseModel):
         degree = defaults.d if self.d is None else self.d
         return Parameters(
             d=degree if kind is Kind.ANONYMIZE else None,
-            seed=secrets.randbelow(MAX_SEED + 1) if self.seed is None else self.seed,
+            seed=secrets.randbelow(SEEDS) if self.seed is None else self.seed,
             steps=usual_steps if self.steps is None else self.steps,
             guidance_scale=defaults.guidance_scale if self.guidance_scale is None else self.guidance_scale,
             sampler=sampler,

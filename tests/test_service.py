@@ -328,6 +328,8 @@ def test_health_readiness_and_the_contract(api: httpx.Client) -> None:
     assert {"200", "304", "404", "422", "503"} <= set(document["paths"]["/jobs/{job_id}"]["get"]["responses"])
     assert {"204", "404", "503"} <= set(document["paths"]["/jobs/{job_id}"]["delete"]["responses"])
     assert "HTTPValidationError" not in str(document), "the framework's errors are problems too"
+    assert document["components"]["schemas"]["Parameters"]["properties"]["seed"]["exclusiveMaximum"] == 2**63
+    assert "e+18" not in api.get("/openapi.json").text
 
 
 def test_the_documented_examples_are_what_runs(api: httpx.Client) -> None:
