@@ -33,9 +33,12 @@ HUNG_SECONDS = 30
 def run_service(host: str, port: int, redis_url: str, processes: int = 1) -> int:
     """Serve until SIGTERM or SIGINT, letting open requests finish; returns the exit code."""
     log_json_lines("service")
+    os.environ["REDIS_URL"] = redis_url  # for `make_app`, in whatever process
     try:
-        settings = Settings()
-        read_keys(settings.api_keys.get_secret_value(), settings.api_keys_file)
+        if processes > 1:  # which could only die of wrong settings
+            settings = Settings()
+            read_keys(settings.api_keys.get_secret_value(), settings.api_keys_file)
+        _serve(host, port, processes)
     except ValidationError as error:
         for wrong in error.errors():
             log.error("FACE_ANON_%s: %s", str(wrong["loc"][0]).upper(), wrong["msg"])  # noqa: TRY400
@@ -43,7 +46,10 @@ def run_service(host: str, port: int, redis_url: str, processes: int = 1) -> int
     except KeysError as error:
         log.error("%s", error)  # noqa: TRY400  the sentence is for the operator
         return BAD_SETTINGS
-    os.environ["REDIS_URL"] = redis_url  # for `make_app`, in whatever process
+    return 0
+
+
+def _serve(host: str, port: int, processes: int) -> None:
     with tempfile.TemporaryDirectory(prefix="face-anon-metrics-") as folder:
         if processes > 1:
             os.environ[SHARED_FOLDER] = folder
@@ -60,7 +66,6 @@ def run_service(host: str, port: int, redis_url: str, processes: int = 1) -> int
             proxy_headers=False,  # service.gateway reads them
             timeout_graceful_shutdown=5,
         )
-    return 0
 
 
 def make_app() -> FastAPI:

