@@ -109,7 +109,8 @@ class LeasingWorker(SimpleWorker):
         """Renew the leases on the jobs in hand, and the sign of life of this worker."""
         for execution in list(self.executions.values()):
             self.maintain_heartbeats(execution.job, execution)
-        self.heartbeat()
+        if self.birth_date:  # RQ takes a worker that is heard of before its birth for another of its name
+            self.heartbeat()
 
     def _take(self) -> Job | None:
         try:
