@@ -159,6 +159,34 @@ def test_a_tenth_of_the_rows_is_unconditional(world: Path, tmp_path: Path) -> No
     assert log_of(tmp_path)[-1]["unconditional"] == run.progress.unconditional
 
 
+def test_a_run_starts_from_a_checkpoint(world: Path, tmp_path: Path) -> None:
+    """The networks of an exported run are a start, wired alike alone; exporting over it keeps its parts."""
+    first = config_of(world)
+    Run(first, tmp_path / "first").train(bar=False)
+
+    def write(config: TrainingConfig, run: str) -> None:
+        export(
+            config,
+            tmp_path / run,
+            tmp_path / "checkpoint",
+            precision=Precision.FLOAT32,
+            demonstration=True,
+            defaults=Defaults(),
+        )
+
+    write(first, "first")
+    start = {"kind": "checkpoint", "folder": str(tmp_path / "checkpoint")}
+    config = config_of(world, start=start, steps=1)
+    run = Run(config, tmp_path / "second")
+    averaged = averaged_networks(first, tmp_path / "first").state_dict()
+    assert all(torch.equal(value, averaged[name]) for name, value in weights_of(run).items())
+    run.train(bar=False)
+    write(config, "second")
+    assert load_checkpoint(tmp_path / "checkpoint").resolution == PIXELS
+    with pytest.raises(TrainingError, match="wiring 'one-to-one'"):
+        Run(config_of(world, start=start, wiring="first-of-block"), tmp_path / "other")
+
+
 def test_frozen_parameters_stay_bit_equal(world: Path, tmp_path: Path) -> None:
     """As published, of the ReferenceNets only attention modules move, and of the UNet everything can."""
     run = Run(config_of(world, trained="as-published", steps=3), tmp_path)

@@ -71,6 +71,19 @@ class FromStableDiffusion(Part):
     feature_extractor: Path
 
 
+class FromCheckpoint(Part):
+    """The averaged networks of an earlier run, as it exported them, and the parts beside them.
+
+    Wiring and positions must be the checkpoint's.
+    """
+
+    kind: Literal["checkpoint"]
+    folder: Path
+
+
+Start = Annotated[FromConfig | FromStableDiffusion | FromCheckpoint, Field(discriminator="kind")]
+
+
 class Optimization(Part):
     """AdamW for all, or Muon for the matrices inside the networks where `muon_rate` is set."""
 
@@ -104,7 +117,7 @@ class TrainingConfig(Part):
     seed: int = 0
     steps: int = Field(ge=1)
     data: Annotated[Rendered | Listed, Field(discriminator="kind")]
-    start: Annotated[FromConfig | FromStableDiffusion, Field(discriminator="kind")]
+    start: Start
     trained: Trained
     wiring: Wiring
     positions: Positions = Positions.NONE

@@ -30,8 +30,10 @@ def export(
     folders = Folders.of(config.start)
     folder.mkdir(parents=True, exist_ok=True)
     for name in ("vae", "image_encoder", "feature_extractor", "scheduler"):
-        shutil.rmtree(folder / name, ignore_errors=True)
-        shutil.copytree(getattr(folders, name), folder / name)
+        part: Path = getattr(folders, name)
+        if part.resolve() != (folder / name).resolve():  # a run may be exported over what it started from
+            shutil.rmtree(folder / name, ignore_errors=True)
+            shutil.copytree(part, folder / name)
     for name in ("unet", "referencenet", "conditioning_referencenet"):
         network = getattr(networks, name)
         shutil.rmtree(folder / name, ignore_errors=True)

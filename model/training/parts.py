@@ -17,7 +17,7 @@ from transformers import CLIPImageProcessorPil, CLIPVisionModel
 
 from model.autoencoder import Autoencoder, decode, encode
 from model.errors import TrainingError
-from model.training.config import FromConfig, FromStableDiffusion
+from model.training.config import FromCheckpoint, FromConfig, FromStableDiffusion
 
 ROWS = 64  # encoded at once
 
@@ -32,11 +32,12 @@ class Folders:
     scheduler: Path
 
     @classmethod
-    def of(cls, start: FromConfig | FromStableDiffusion) -> "Folders":
+    def of(cls, start: FromConfig | FromStableDiffusion | FromCheckpoint) -> "Folders":
         """Return the folders that a run's start names. Raises TrainingError where one is missing."""
-        if isinstance(start, FromConfig):
+        if not isinstance(start, FromStableDiffusion):
+            parts = start.parts if isinstance(start, FromConfig) else start.folder
             names = ("vae", "image_encoder", "feature_extractor", "scheduler")
-            folders = cls(*(start.parts / name for name in names))
+            folders = cls(*(parts / name for name in names))
         else:
             folders = cls(
                 start.folder / "vae", start.image_encoder, start.feature_extractor, start.folder / "scheduler"
