@@ -26,7 +26,7 @@ from model.training.export import export
 from model.training.listed import read_lines
 from model.training.loop import Run, averaged_networks
 from model.training.networks import Examples
-from model.training.noising import Timesteps
+from model.training.noising import Timesteps, noised
 from model.training.optimizers import orthogonalized
 from model.training.pool import Pool
 from model.training.portrait_parts import make_parts
@@ -157,6 +157,37 @@ def test_a_tenth_of_the_rows_is_unconditional(world: Path, tmp_path: Path) -> No
     assert run.progress.rows == rows
     assert abs(run.progress.unconditional - 0.1 * rows) < 4 * (rows * 0.1 * 0.9) ** 0.5
     assert log_of(tmp_path)[-1]["unconditional"] == run.progress.unconditional
+
+
+def test_a_row_of_one_picture_keeps_its_source(world: Path, tmp_path: Path) -> None:
+    """What is unconditional is never asked for the driving picture's own face; the others make up for it."""
+    run = Run(config_of(world), tmp_path)
+    triplets = run.source.triplets(0, torch.Generator().manual_seed(1))
+    assert triplets.same_picture.sum() == 2 * SIDE
+    question = noised(
+        triplets,
+        run.alphas,
+        run.timesteps,
+        draws=100,
+        unconditional=0.4,
+        generator=torch.Generator().manual_seed(1),
+    )
+    nobody = question.examples.source_row == len(triplets.source_latents)
+    same = triplets.same_picture.repeat_interleave(100)
+    assert nobody.sum() == question.unconditional
+    assert not (nobody & same).any()
+    assert nobody.float().mean() == pytest.approx(0.4, abs=0.05)
+
+
+def test_rows_of_one_picture_can_be_left_out(world: Path, tmp_path: Path) -> None:
+    """A run without them has n (n - 1) rows of a group, and none shows one picture."""
+    config = config_of(world)
+    data = config.data.model_copy(update={"same_picture": False})
+    run = Run(config.model_copy(update={"data": data}), tmp_path)
+    triplets = run.source.triplets(0, torch.Generator().manual_seed(1))
+    assert not triplets.same_picture.any()
+    assert len(triplets.truth) == 2 * SIDE * (SIDE - 1)
+    assert (triplets.source_row != triplets.driving_row).all()
 
 
 def test_a_run_starts_from_a_checkpoint(world: Path, tmp_path: Path) -> None:

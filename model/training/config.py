@@ -28,6 +28,8 @@ class Rendered(Part):
     groups: int = Field(ge=1)
     held_out_groups: int = Field(ge=1)
     groups_per_step: int = Field(default=1, ge=1)
+    same_picture: bool = True
+    """Whether a group's rows whose source, driving picture and truth are one are trained on."""
 
 
 class Stage(Part):

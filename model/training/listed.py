@@ -96,6 +96,7 @@ class ListedSource:
             source_row=rows,
             driving_row=rows,
             truth=truth.cpu(),
+            same_picture=torch.tensor([line.source_image == line.conditioning_image for line in lines]),
         )
 
 

@@ -18,7 +18,7 @@ class Triplets:
     """Encoded pictures, and rows of them: which source and driving picture a row reads, and its truth.
 
     Latents (n, channels, height, width), tokens (n, width), rows (rows,), truth (rows, channels, height,
-    width).
+    width); `same_picture` (rows,) says where source, driving picture and truth are one.
     """
 
     source_latents: Tensor
@@ -28,6 +28,7 @@ class Triplets:
     source_row: Tensor
     driving_row: Tensor
     truth: Tensor
+    same_picture: Tensor
 
 
 @dataclass(frozen=True)
@@ -71,14 +72,17 @@ def noised(
     """Draw noise `draws` times a row, and take the source from `unconditional` (0 to 1) of the rows.
 
     `alphas` (timesteps,) are the schedule's cumulative products. The unconditional source is one more
-    picture: zero latents with a zero token. v is that of Salimans and Ho, "Progressive distillation", ICLR
-    2022.
+    picture: zero latents with a zero token. A row that shows one picture keeps its source: without one the
+    face shall be anybody's but the driving picture's. v is that of Salimans and Ho, "Progressive
+    distillation", ICLR 2022.
     """
     truth = triplets.truth.repeat_interleave(draws, dim=0)
-    source_row, driving_row = (
-        rows.repeat_interleave(draws) for rows in (triplets.source_row, triplets.driving_row)
+    source_row, driving_row, same_picture = (
+        rows.repeat_interleave(draws)
+        for rows in (triplets.source_row, triplets.driving_row, triplets.same_picture)
     )
-    nobody = torch.rand(len(truth), generator=generator) < unconditional
+    chance = unconditional * len(truth) / max(1, int((~same_picture).sum()))
+    nobody = ~same_picture & (torch.rand(len(truth), generator=generator) < chance)
     source_row = torch.where(nobody, len(triplets.source_latents), source_row)
     chosen = timesteps.draw(len(truth), len(alphas), generator)
     noise = torch.randn(truth.shape, generator=generator)

@@ -41,22 +41,28 @@ class EncodedGroups:
         save_file({"latents": made.latents.contiguous(), "tokens": made.tokens.contiguous()}, file)
         return made
 
-    def triplets(self, groups: int, generator: Generator) -> Triplets:
-        """Return the rows of so many groups drawn."""
+    def triplets(self, groups: int, generator: Generator, *, same_picture: bool) -> Triplets:
+        """Return the rows of so many groups drawn, with or without those that show one picture."""
         return joined(
             [
-                self.group(int(torch.randint(len(self.latents), (), generator=generator)), generator)
+                self.group(
+                    int(torch.randint(len(self.latents), (), generator=generator)),
+                    generator,
+                    same_picture=same_picture,
+                )
                 for _ in range(groups)
             ]
         )
 
-    def group(self, index: int, generator: Generator) -> Triplets:
-        """Return all n^2 rows of a group, its n pictures drawn."""
+    def group(self, index: int, generator: Generator, *, same_picture: bool = True) -> Triplets:
+        """Return all n^2 rows of a group, its n pictures drawn, or only those whose two pictures differ."""
         latents, tokens = self.latents[index], self.tokens[index]
         side = len(latents)
         identity, attributes = torch.arange(side), torch.randperm(side, generator=generator)
         pictures, their_tokens = latents[identity, attributes], tokens[identity, attributes]
         source, driving = torch.arange(side).repeat_interleave(side), torch.arange(side).repeat(side)
+        if not same_picture:
+            source, driving = source[source != driving], driving[source != driving]
         return Triplets(
             source_latents=pictures,
             source_tokens=their_tokens,
@@ -65,6 +71,7 @@ class EncodedGroups:
             source_row=source,
             driving_row=driving,
             truth=latents[identity[source], attributes[driving]],
+            same_picture=source == driving,
         )
 
 
@@ -80,4 +87,5 @@ def joined(parts: list[Triplets]) -> Triplets:
         source_row=torch.cat([part.source_row + sources[i] for i, part in enumerate(parts)]),
         driving_row=torch.cat([part.driving_row + drivings[i] for i, part in enumerate(parts)]),
         truth=torch.cat([part.truth for part in parts]),
+        same_picture=torch.cat([part.same_picture for part in parts]),
     )

@@ -139,7 +139,7 @@ def sample(networks: Networks, triplets: Triplets, schedule: DDPMScheduler, step
 
 def proper(triplets: Triplets, count: int) -> Triplets:
     """Return the first rows whose source and driving pictures differ, spread over them."""
-    rows = torch.nonzero(triplets.source_row != triplets.driving_row).flatten()
+    rows = torch.nonzero(~triplets.same_picture).flatten()
     if len(rows) == 0:
         rows = torch.arange(len(triplets.truth))
     chosen = rows[torch.linspace(0, len(rows) - 1, min(count, len(rows))).long()]
@@ -151,6 +151,7 @@ def proper(triplets: Triplets, count: int) -> Triplets:
         triplets.source_row[chosen],
         triplets.driving_row[chosen],
         triplets.truth[chosen],
+        triplets.same_picture[chosen],
     )
 
 
@@ -166,6 +167,7 @@ def without_source(triplets: Triplets) -> Triplets:
         nobody,
         triplets.driving_row,
         triplets.truth,
+        triplets.same_picture,
     )
 
 
@@ -177,7 +179,7 @@ def error(made: Tensor, truth: Tensor, triplets: Triplets) -> float:
     side = made.shape[-1]
     middle = slice(side // 4, side - side // 4)
     squares = ((made - truth)[..., middle, middle] ** 2).mean(dim=(1, 2, 3))
-    differ = triplets.source_row != triplets.driving_row
+    differ = ~triplets.same_picture
     return float(squares[differ].mean() if differ.any() else squares.mean())
 
 

@@ -28,7 +28,7 @@ class RenderedSource:
 
     def __init__(self, data: Rendered, parts: Parts, kept: Path, processes: int) -> None:
         pools = [Pool(data.pool, seed, data.side, data.pixels) for seed in (data.seed, data.held_out_seed)]
-        self.groups_per_step = data.groups_per_step
+        self.data = data
         encoded = []
         for pool, groups in zip(pools, (data.groups, data.held_out_groups), strict=True):
             pool.render(groups, processes)
@@ -37,7 +37,9 @@ class RenderedSource:
 
     def triplets(self, step: int, generator: Generator) -> Triplets:  # noqa: ARG002  no curriculum here
         """Return the rows of the step's groups."""
-        return self.trained.triplets(self.groups_per_step, generator)
+        return self.trained.triplets(
+            self.data.groups_per_step, generator, same_picture=self.data.same_picture
+        )
 
     def held_out(self, index: int) -> Triplets:
         """Return the rows of a held-out group."""
