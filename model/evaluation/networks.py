@@ -54,11 +54,13 @@ class MeasuringNetwork(nn.Module):
         super().__init__()
         self.trunk = nn.Sequential(
             nn.PixelUnshuffle(2),
-            _convolution(12, 24, 2),
-            _convolution(24, 40, 1),
-            _convolution(40, 64, 2),
+            _convolution(12, 32, 1),
+            _Residual(32),
+            _convolution(32, 64, 2),
             _Residual(64),
             _convolution(64, 96, 2),
+            _Residual(96),
+            _convolution(96, 96, 2),
             nn.Flatten(),
         )
         self.reader = _head(len(PARAMETERS))
