@@ -151,6 +151,8 @@ def test_copy_is_recognized(world: World) -> None:
     table, _ = experiments(Copier(), world).degrees()
     for row in table.rows:
         assert value(row, "identity_distance") == pytest.approx(0, abs=1e-5)
+        assert value(row, "to_others") == pytest.approx(value(row, "apart"))
+        assert value(row, "apart") > world.measures.verification.threshold
         assert value(row, "re_identified") == 1
         assert value(row, "background") == 60
         assert value(row, "gaze") == value(anchor(table, ITSELF), "gaze")
@@ -171,6 +173,7 @@ def test_strangers_are_as_far_as_strangers(world: World) -> None:
     assert met["identity distance rises with d over the whole range"] is True
     assert met["identity distance reaches that of strangers by d = 1.25"] is True
     assert value(table.rows[-1], "re_identified") == 0
+    assert value(table.rows[-1], "to_others") == pytest.approx(value(table.rows[-1], "apart"), abs=0.2)
     assert value(anchor(table, STRANGER), "identity_distance") > world.measures.verification.threshold
     assert value(table.rows[-1], "looks") > 2 * value(anchor(table, ITSELF), "looks")
     assert value(anchor(table, RANDOM), "pose") > 2 * value(table.rows[-1], "pose")

@@ -89,6 +89,13 @@ def decibel(made: Pixels, truth: Pixels, where: Mask) -> Floats:
     return np.where(pixels > 0, np.minimum(ratio, MOST_DECIBEL), np.nan)
 
 
+def to_others(embeddings: Floats, portraits: Floats) -> Floats:
+    """Return the mean distance (n,) of each face to all portraits (n, k) but its own, NaN where n is 1."""
+    away = 1 - embeddings @ portraits.T
+    others = max(1, len(away) - 1)
+    return np.where(len(away) > 1, (away.sum(axis=1) - np.diag(away)) / others, np.nan)
+
+
 def identified(embeddings: Floats, gallery: Floats) -> Floats:
     """Return 1 where the nearest of the gallery (m, k) to face i is number i, else 0, as (n,)."""
     nearest = (embeddings @ gallery.T).argmax(axis=1)
@@ -100,6 +107,8 @@ def compare(measures: Measures, yardstick: Yardstick, made: Pixels) -> dict[str,
     read = measures.read(made)
     return {
         "identity_distance": distances(read.embeddings, yardstick.read.embeddings),
+        "to_others": to_others(read.embeddings, yardstick.read.embeddings),
+        "apart": to_others(read.embeddings, read.embeddings),
         "re_identified": identified(read.embeddings, yardstick.gallery),
         **errors(measures, read, yardstick.truth),
         "background": decibel(made, yardstick.portraits.pictures, yardstick.background),

@@ -21,6 +21,8 @@ CLOSER, BELOW_RANDOM, BACKGROUND = 0.95, 0.5, 26.0
 VERIFIED = 0.9
 OF_IDENTITY = (
     "identity_distance",
+    "to_others",
+    "apart",
     "re_identified",
     "closer",
     "to_source",

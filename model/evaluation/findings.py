@@ -98,6 +98,8 @@ class Name:
 
 NAMES = {
     "identity_distance": Name("identity distance"),
+    "to_others": Name("distance to others"),
+    "apart": Name("faces apart"),
     "re_identified": Name("re-identified", percent=True),
     "closer": Name("closer to source", percent=True),
     "to_source": Name("distance to source"),
