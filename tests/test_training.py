@@ -14,6 +14,7 @@ from diffusers import AutoencoderKL, DDPMScheduler, UNet2DConditionModel
 from PIL import Image
 from transformers import CLIPImageProcessorPil, CLIPVisionConfig, CLIPVisionModel
 
+import model.training
 from model.attention import Positions, Wiring
 from model.checkpoint import Defaults, Precision, load_checkpoint
 from model.conditioning import FaceInputs, condition, encode_images, sample_posterior
@@ -394,6 +395,12 @@ def test_checkpointed_gradients_are_the_same(world: Path, tmp_path: Path) -> Non
         run.train(bar=False)
     for name, value in weights_of(plain).items():
         assert torch.allclose(value, weights_of(saving)[name], atol=1e-6), name
+
+
+def test_the_configs_that_ship_are_configs() -> None:
+    """Each file names a run."""
+    files = sorted(Path(model.training.__path__[0], "configs").glob("*.json"))
+    assert [read_config(file).wiring for file in files] == ["first-of-block", "one-to-one", "one-to-one"]
 
 
 def test_what_cannot_run_says_why(world: Path, tmp_path: Path) -> None:
