@@ -215,6 +215,7 @@ def test_a_run_starts_from_a_checkpoint(world: Path, tmp_path: Path) -> None:
     run.train(bar=False)
     write(config, "second")
     assert load_checkpoint(tmp_path / "checkpoint").resolution == PIXELS
+    assert str(tmp_path) not in (tmp_path / "checkpoint" / "unet" / "config.json").read_text()
     with pytest.raises(TrainingError, match="wiring 'one-to-one'"):
         Run(config_of(world, start=start, wiring="first-of-block"), tmp_path / "other")
 

@@ -50,7 +50,14 @@ def start_networks(config: TrainingConfig) -> Networks:
 
 
 def stored(folder: Path) -> UNet2DConditionModel:
-    """Return a stored network in float32. Raises TrainingError where there is none."""
+    """Return a stored network in float32, which forgets where it came from: an export would tell it.
+
+    Raises TrainingError where there is none.
+    """
     if not folder.is_dir():
         raise TrainingError(f"{folder}: there is no such folder")
-    return UNet2DConditionModel.from_pretrained(folder, torch_dtype=torch.float32)
+    loaded = UNet2DConditionModel.from_pretrained(folder, torch_dtype=torch.float32)
+    config = {name: value for name, value in loaded.config.items() if name != "_name_or_path"}
+    network = UNet2DConditionModel.from_config(config)
+    network.load_state_dict(loaded.state_dict())
+    return network
