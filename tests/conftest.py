@@ -100,7 +100,8 @@ class Running:
 def start_serving(*options: str, environment: dict[str, str] | None = None) -> Running:
     """Start `face-anon serve` on a free port with the tiny checkpoint and wait until it is ready."""
     process = subprocess.Popen(
-        [*FACE_ANON, "serve", "--port", "0", "--checkpoint", str(TINY), *options],
+        # float32, as tests compare with it whatever the processor is best at.
+        [*FACE_ANON, "serve", "--port", "0", "--checkpoint", str(TINY), "--dtype", "float32", *options],
         cwd=ROOT,
         env={**os.environ, **(environment or {})},
         stderr=subprocess.PIPE,
