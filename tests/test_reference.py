@@ -175,7 +175,7 @@ def test_guided_runs_agree_as_far_as_float32_goes(tiny: Checkpoint, reference: R
     float32_spread = max(
         deviation(final_latents(tiny, reference, index, nudge=nudge), found) for nudge in nudges
     )
-    assert deviation(found, expected) < max(TOLERANCE, 3 * float32_spread)
+    assert deviation(found, expected) < max(TOLERANCE, 5 * float32_spread)
 
 
 @pytest.mark.parametrize("index", ALL_RUNS)
