@@ -39,6 +39,7 @@ def export(
         shutil.rmtree(folder / name, ignore_errors=True)
         # diffusers' own `to` warns that a network should rather be loaded so.
         torch.nn.Module.to(network, precision.dtype, memory_format=torch.contiguous_format)  # type: ignore[call-overload]
+        network.register_to_config(_name_or_path="")  # where it was loaded from is nobody's business
         network.save_pretrained(folder / name)
     properties = Properties(
         name=config.name,

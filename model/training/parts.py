@@ -17,7 +17,7 @@ from transformers import CLIPImageProcessorPil, CLIPVisionModel
 
 from model.autoencoder import Autoencoder, decode, encode
 from model.errors import TrainingError
-from model.training.config import FromCheckpoint, FromConfig, FromStableDiffusion
+from model.training.config import FromConfig, FromStableDiffusion, Start
 
 ROWS = 64  # encoded at once
 
@@ -32,7 +32,7 @@ class Folders:
     scheduler: Path
 
     @classmethod
-    def of(cls, start: FromConfig | FromStableDiffusion | FromCheckpoint) -> "Folders":
+    def of(cls, start: Start) -> "Folders":
         """Return the folders that a run's start names. Raises TrainingError where one is missing."""
         if not isinstance(start, FromStableDiffusion):
             parts = start.parts if isinstance(start, FromConfig) else start.folder
