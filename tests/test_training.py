@@ -343,7 +343,7 @@ def test_a_published_run_starts_from_stable_diffusion(tmp_path: Path) -> None:
         ],
         "held_out": str(write_list(tmp_path, "kept", 2)),
         "pixels": 64,
-        "same_picture": 0.5,
+        "same_picture_share": 0.5,
     }
     config = TrainingConfig.model_validate(
         {

@@ -47,7 +47,7 @@ class Listed(Part):
     held_out: Path
     pixels: int = Field(default=512, ge=16, le=2048)
     triplets_per_step: int = Field(default=1, ge=1)
-    same_picture: float = Field(default=0.0, ge=0, le=1)
+    same_picture_share: float = Field(default=0.0, ge=0, le=1)
     """The share of triplets whose truth is source and driving picture too."""
 
 

@@ -60,7 +60,7 @@ class ListedSource:
         lines = next(stage.lines for stage in self.stages if stage.step is None or step < stage.step)
         count = self.data.triplets_per_step
         drawn = [lines[int(index)] for index in torch.randint(len(lines), (count,), generator=generator)]
-        same = torch.rand(count, generator=generator) < self.data.same_picture
+        same = torch.rand(count, generator=generator) < self.data.same_picture_share
         return self._encode(
             [
                 Line(
