@@ -27,7 +27,7 @@ from model.training.export import export
 from model.training.listed import read_lines
 from model.training.loop import Run, averaged_networks
 from model.training.networks import Examples
-from model.training.noising import Timesteps, noised
+from model.training.noising import Timesteps, noised, v_loss
 from model.training.optimizers import orthogonalized
 from model.training.pool import Pool
 from model.training.portrait_parts import make_parts
@@ -189,6 +189,45 @@ def test_rows_of_one_picture_can_be_left_out(world: Path, tmp_path: Path) -> Non
     assert not triplets.same_picture.any()
     assert len(triplets.truth) == 2 * SIDE * (SIDE - 1)
     assert (triplets.source_row != triplets.driving_row).all()
+
+
+def test_an_error_in_an_eye_counts_as_much_as_is_said(world: Path, tmp_path: Path) -> None:
+    """The latents that show a truth's eyes are marked, no others; the loss counts them by the config."""
+    config = config_of(world)
+    data = config.data.model_copy(update={"eyes": 5.0})
+    run = Run(config.model_copy(update={"data": data}), tmp_path)
+    pool = Pool(world / "pool", 1, SIDE, PIXELS)
+    marked = run.source.trained.emphasis
+    across = marked.shape[-1]
+    step = PIXELS / across
+    middles = (np.stack(np.meshgrid(np.arange(across), np.arange(across)), axis=-1) + 0.5) * step
+    for index in range(2):
+        places = pool.eyes(index)
+        for identity, attributes in np.ndindex(SIDE, SIDE):
+            seen = marked[index, identity, attributes].numpy() == 5
+            assert set(np.unique(marked[index, identity, attributes])) == {1, 5}
+            for x, y in np.floor(places[identity, attributes] / step).astype(int):
+                assert seen[y, x]
+            away = np.linalg.norm(middles[:, :, None] - places[identity, attributes], axis=-1).min(axis=-1)
+            assert (away[seen] < PIXELS / 16 + step * 2**-0.5).all()
+            assert seen[away < PIXELS / 16].all()
+
+    triplets = run.source.triplets(0, torch.Generator().manual_seed(1))
+    question = noised(
+        triplets,
+        run.alphas,
+        run.timesteps,
+        draws=2,
+        unconditional=0.1,
+        generator=torch.Generator().manual_seed(1),
+    )
+    eyes = question.emphasis == 5
+    wrong = question.v + eyes[:, None]  # an error of 1 in each latent of the eyes
+    share = float(eyes.float().mean())
+    assert 0 < share < 0.5
+    assert float(v_loss(wrong, question.v)) == pytest.approx(share, rel=1e-4)
+    counted = float(v_loss(wrong, question.v, emphasis=question.emphasis))
+    assert counted == pytest.approx(5 * share, rel=1e-4)
 
 
 def test_a_run_starts_from_a_checkpoint(world: Path, tmp_path: Path) -> None:

@@ -157,7 +157,8 @@ class Run:
         losses, rows, unconditional = [], 0, 0
         for question in self._questions(self.progress.step):
             with self.accelerator.accumulate(self.networks):
-                loss = v_loss(self.networks(question.examples), question.v, self.weights)
+                predicted = self.networks(question.examples)
+                loss = v_loss(predicted, question.v, self.weights, question.emphasis)
                 self.accelerator.backward(loss)
                 if self.accelerator.sync_gradients and optimization.largest_gradient is not None:
                     self.accelerator.clip_grad_norm_(
@@ -279,4 +280,6 @@ def generator_of(*numbers: int) -> Generator:
 def on(question: Question, device: torch.device) -> Question:
     """Return the question on a device."""
     moved: dict[str, Tensor] = {name: value.to(device) for name, value in vars(question.examples).items()}
-    return Question(Examples(**moved), question.v.to(device), question.unconditional)
+    return Question(
+        Examples(**moved), question.v.to(device), question.emphasis.to(device), question.unconditional
+    )

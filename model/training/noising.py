@@ -18,7 +18,8 @@ class Triplets:
     """Encoded pictures, and rows of them: which source and driving picture a row reads, and its truth.
 
     Latents (n, channels, height, width), tokens (n, width), rows (rows,), truth (rows, channels, height,
-    width); `same_picture` (rows,) says where source, driving picture and truth are one.
+    width); `same_picture` (rows,) says where source, driving picture and truth are one, `emphasis` (rows,
+    height, width) what an error there counts in the loss.
     """
 
     source_latents: Tensor
@@ -29,6 +30,7 @@ class Triplets:
     driving_row: Tensor
     truth: Tensor
     same_picture: Tensor
+    emphasis: Tensor
 
 
 @dataclass(frozen=True)
@@ -53,10 +55,13 @@ class Timesteps:
 
 @dataclass(frozen=True)
 class Question:
-    """Examples, the v (rows, channels, height, width) they ask for, and how many rows are unconditional."""
+    """Examples, the v (rows, channels, height, width) they ask for, what an error counts in the loss (rows,
+    height, width), and how many rows are unconditional.
+    """
 
     examples: Examples
     v: Tensor
+    emphasis: Tensor
     unconditional: int
 
 
@@ -98,7 +103,8 @@ def noised(
         noisy=signal * truth + loud * noise,
         timesteps=chosen,
     )
-    return Question(examples, signal * noise - loud * truth, int(nobody.sum()))
+    emphasis = triplets.emphasis.repeat_interleave(draws, dim=0)
+    return Question(examples, signal * noise - loud * truth, emphasis, int(nobody.sum()))
 
 
 def with_zero(rows: Tensor) -> Tensor:
@@ -112,7 +118,15 @@ def alphas_of(scheduler: DDPMScheduler) -> Tensor:
     return alphas
 
 
-def v_loss(predicted: Tensor, v: Tensor, weights: Tensor | None) -> Tensor:
-    """Return the mean squared error of v, the published loss; `weights` (channels,) weigh latents."""
+def v_loss(
+    predicted: Tensor, v: Tensor, weights: Tensor | None = None, emphasis: Tensor | None = None
+) -> Tensor:
+    """Return the mean squared error of v, the published loss, where nothing is weighed.
+
+    `weights` (channels,) weigh latents, `emphasis` (rows, height, width) places. The best answer is the mean
+    of v at each latent whatever it counts; what counts more is learned sooner.
+    """
     squares = (predicted.float() - v) ** 2
-    return squares.mean() if weights is None else (squares * weights[:, None, None]).mean()
+    if weights is not None:
+        squares = squares * weights[:, None, None]
+    return squares.mean() if emphasis is None else (squares * emphasis[:, None]).mean()

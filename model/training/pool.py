@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from model.errors import ParameterError
 from model.renderer.groups import crossed
 from model.renderer.parameters import Attributes, Identity, sample_attributes, sample_identities
-from model.renderer.picture import render
+from model.renderer.picture import landmarks, render
 
 SHARD = 20  # groups in a file
 
@@ -47,6 +47,11 @@ class Pool:
     def attributes(self, index: int) -> Attributes:
         """Return how a group shows them."""
         return framed(sample_attributes((self.seed, index, 1), self.side), (self.seed, index, 2))
+
+    def eyes(self, index: int) -> NDArray[np.float32]:
+        """Return where the two eyes of a group's portraits are, (side, side, 2, 2): x and y in pixels."""
+        portraits = crossed(self.identities(index), self.attributes(index))
+        return landmarks(*portraits, self.pixels)[:, :2].reshape(self.side, self.side, 2, 2)
 
     def file(self, shard: int) -> Path:
         """Return where a shard lies."""

@@ -9,6 +9,7 @@ picture, which is what anonymization asks for.
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import torch
 from safetensors.torch import load_file, save_file
 from torch import Generator, Tensor
@@ -20,26 +21,41 @@ from model.training.pool import Pool
 
 @dataclass(frozen=True)
 class EncodedGroups:
-    """Latents (groups, n, n, channels, height, width) and tokens (groups, n, n, width)."""
+    """Latents (groups, n, n, channels, height, width), tokens (groups, n, n, width), and what an error counts
+    in each latent (groups, n, n, height, width).
+    """
 
     latents: Tensor
     tokens: Tensor
+    emphasis: Tensor
 
     @classmethod
-    def of(cls, pool: Pool, groups: int, parts: Parts, kept: Path) -> "EncodedGroups":
-        """Encode the first groups of a pool, or read what was encoded into the folder `kept` before."""
+    def of(cls, pool: Pool, groups: int, parts: Parts, kept: Path, *, eyes: float) -> "EncodedGroups":
+        """Encode the first groups of a pool, or read what was encoded into the folder `kept` before.
+
+        An error counts `eyes` where there are eyes, and 1 elsewhere.
+        """
         file = kept / f"encoded-{groups}-seed{pool.seed}.safetensors"
-        if file.exists():
-            return cls(**load_file(file))
+        if not file.exists():
+            save_file(cls._encode(pool, groups, parts), file)
+        encoded = load_file(file)
+        height, width = encoded["latents"].shape[-2:]
+        places = torch.from_numpy(np.stack([pool.eyes(index) for index in range(groups)]))
+        seen = eyes_seen(places, pool.pixels, height, width)
+        return cls(**encoded, emphasis=torch.where(seen, eyes, 1.0))
+
+    @staticmethod
+    def _encode(pool: Pool, groups: int, parts: Parts) -> dict[str, Tensor]:
         encoded = []
         for index in range(groups):
             portraits = pool.group(index)
             encoded.append(parts.encode(portraits.reshape(-1, *portraits.shape[2:]), None))
         shape = (groups, pool.side, pool.side)
         latents, tokens = (torch.stack(each).cpu() for each in zip(*encoded, strict=True))
-        made = cls(latents.view(*shape, *latents.shape[2:]), tokens.view(*shape, -1))
-        save_file({"latents": made.latents.contiguous(), "tokens": made.tokens.contiguous()}, file)
-        return made
+        return {
+            "latents": latents.view(*shape, *latents.shape[2:]).contiguous(),
+            "tokens": tokens.view(*shape, -1).contiguous(),
+        }
 
     def triplets(self, groups: int, generator: Generator, *, same_picture: bool) -> Triplets:
         """Return the rows of so many groups drawn, with or without those that show one picture."""
@@ -72,6 +88,7 @@ class EncodedGroups:
             driving_row=driving,
             truth=latents[identity[source], attributes[driving]],
             same_picture=source == driving,
+            emphasis=self.emphasis[index][identity[source], attributes[driving]],
         )
 
 
@@ -88,4 +105,18 @@ def joined(parts: list[Triplets]) -> Triplets:
         driving_row=torch.cat([part.driving_row + drivings[i] for i, part in enumerate(parts)]),
         truth=torch.cat([part.truth for part in parts]),
         same_picture=torch.cat([part.same_picture for part in parts]),
+        emphasis=torch.cat([part.emphasis for part in parts]),
     )
+
+
+def eyes_seen(eyes: Tensor, pixels: int, height: int, width: int) -> Tensor:
+    """Return which latents (..., height, width) show one of the eyes (..., eyes, 2).
+
+    Eyes are x and y in a picture of `pixels` a side; an eye's half width is a sixteenth of that.
+    """
+    x = torch.arange(width) * pixels / width
+    y = torch.arange(height) * pixels / height
+    # From an eye's middle to the nearest place that a latent shows.
+    across = (eyes[..., 0, None] - eyes[..., 0, None].clamp(x, x + pixels / width))[..., None, :]
+    down = (eyes[..., 1, None] - eyes[..., 1, None].clamp(y, y + pixels / height))[..., None]
+    return (torch.hypot(across, down) < pixels / 16).any(dim=-3)

@@ -6,6 +6,7 @@ The loop calls in here at intervals, with the averaged weights.
 import json
 import math
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -143,31 +144,23 @@ def proper(triplets: Triplets, count: int) -> Triplets:
     if len(rows) == 0:
         rows = torch.arange(len(triplets.truth))
     chosen = rows[torch.linspace(0, len(rows) - 1, min(count, len(rows))).long()]
-    return Triplets(
-        triplets.source_latents,
-        triplets.source_tokens,
-        triplets.driving_latents,
-        triplets.driving_tokens,
-        triplets.source_row[chosen],
-        triplets.driving_row[chosen],
-        triplets.truth[chosen],
-        triplets.same_picture[chosen],
+    return replace(
+        triplets,
+        source_row=triplets.source_row[chosen],
+        driving_row=triplets.driving_row[chosen],
+        truth=triplets.truth[chosen],
+        same_picture=triplets.same_picture[chosen],
+        emphasis=triplets.emphasis[chosen],
     )
 
 
 def without_source(triplets: Triplets) -> Triplets:
     """Return the rows in the unconditional mode."""
-    latents, tokens = with_zero(triplets.source_latents), with_zero(triplets.source_tokens)
-    nobody = torch.full_like(triplets.source_row, len(triplets.source_latents))
-    return Triplets(
-        latents,
-        tokens,
-        triplets.driving_latents,
-        triplets.driving_tokens,
-        nobody,
-        triplets.driving_row,
-        triplets.truth,
-        triplets.same_picture,
+    return replace(
+        triplets,
+        source_latents=with_zero(triplets.source_latents),
+        source_tokens=with_zero(triplets.source_tokens),
+        source_row=torch.full_like(triplets.source_row, len(triplets.source_latents)),
     )
 
 

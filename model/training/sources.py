@@ -32,7 +32,7 @@ class RenderedSource:
         encoded = []
         for pool, groups in zip(pools, (data.groups, data.held_out_groups), strict=True):
             pool.render(groups, processes)
-            encoded.append(EncodedGroups.of(pool, groups, parts, kept))
+            encoded.append(EncodedGroups.of(pool, groups, parts, kept, eyes=data.eyes))
         self.trained, self.kept = encoded
 
     def triplets(self, step: int, generator: Generator) -> Triplets:  # noqa: ARG002  no curriculum here
