@@ -81,6 +81,9 @@ def parts(
     groups: Annotated[int, typer.Option(min=1, help="Groups of portraits to learn from.")] = 700,
     side: Annotated[int, typer.Option(min=2, max=32, help="Identities, and attributes, in a group.")] = 6,
     pixels: Annotated[int, typer.Option(min=16, max=512, help="Side of a portrait.")] = 64,
+    channels: Annotated[
+        int, typer.Option(min=1, max=192, help="Channels of a latent, main components.")
+    ] = 48,
     steps: Annotated[int, typer.Option(min=1, help="Steps that the image encoder is trained for.")] = 360,
     seed: Annotated[int, typer.Option(min=0)] = 1,
     threads: ThreadsOption = None,
@@ -99,7 +102,7 @@ def parts(
         torch.set_num_threads(threads)
     portraits = Pool(pool, seed, side, pixels)
     portraits.render(groups, processes)
-    weights = make_parts(folder, portraits, groups=groups, steps=steps, seed=seed)
+    weights = make_parts(folder, portraits, groups=groups, steps=steps, seed=seed, channels=channels)
     typer.echo(f'"latent_weights": {weights}')
 
 

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from diffusers import AutoencoderKL, DDPMScheduler, UNet2DConditionModel
+from diffusers import AutoencoderDC, AutoencoderKL, DDPMScheduler, UNet2DConditionModel
 from PIL import Image
 from transformers import CLIPImageProcessorPil, CLIPVisionConfig, CLIPVisionModel
 
@@ -31,6 +31,7 @@ from model.training.noising import Timesteps, noised, v_loss
 from model.training.optimizers import orthogonalized
 from model.training.pool import Pool
 from model.training.portrait_parts import make_parts
+from model.training.widening import channels_in
 
 GROUPS, SIDE, PIXELS = 20, 3, 32
 UNET = {
@@ -257,6 +258,62 @@ def test_a_run_starts_from_a_checkpoint(world: Path, tmp_path: Path) -> None:
     assert str(tmp_path) not in (tmp_path / "checkpoint" / "unet" / "config.json").read_text()
     with pytest.raises(TrainingError, match="wiring 'one-to-one'"):
         Run(config_of(world, start=start, wiring="first-of-block"), tmp_path / "other")
+
+
+def test_networks_go_on_with_more_latents(world: Path, tmp_path: Path) -> None:
+    """From a checkpoint and a vae of more components, a run computes what the checkpoint did, and goes on."""
+    first = config_of(world, steps=2)
+    Run(first, tmp_path / "first").train(bar=False)
+    export(
+        first,
+        tmp_path / "first",
+        tmp_path / "checkpoint",
+        precision=Precision.FLOAT32,
+        demonstration=True,
+        defaults=Defaults(),
+    )
+    pool = Pool(world / "pool", 1, SIDE, PIXELS)
+    portraits = np.concatenate([pool.group(index).reshape(-1, PIXELS, PIXELS, 3) for index in range(GROUPS)])
+    for channels, name in ((24, "finer"), (12, "coarser")):
+        autoencoder(main_components(portraits, channels)).save_pretrained(tmp_path / name)
+    start = {"kind": "checkpoint", "folder": str(tmp_path / "checkpoint"), "vae": str(tmp_path / "finer")}
+    further = config_of(world, start=start, latent_weights=None, steps=1)
+    run = Run(further, tmp_path / "second")
+    before = averaged_networks(first, tmp_path / "first")
+
+    vae = AutoencoderDC.from_pretrained(tmp_path / "finer")
+    shared = channels_in(AutoencoderDC.from_pretrained(tmp_path / "checkpoint" / "vae"), vae)
+    generator = torch.Generator().manual_seed(1)
+    finer, noisy = torch.randn(2, 2, 24, 4, 4, generator=generator)
+    tokens = torch.randn(2, 32, generator=generator)
+
+    def seen(latents: torch.Tensor, noisy: torch.Tensor) -> Examples:
+        rows, timesteps = torch.arange(2), torch.tensor([500, 999])
+        return Examples(latents, tokens, latents, tokens, rows, rows, noisy, timesteps)
+
+    def as_before(latents: torch.Tensor) -> torch.Tensor:
+        return torch.einsum("cn,bnyx->bcyx", shared, latents)
+
+    with torch.no_grad():
+        answer = run.networks(seen(finer, noisy))
+        expected = before(seen(as_before(finer), as_before(noisy)))
+    assert expected.abs().mean() > 0.01
+    assert torch.allclose(as_before(answer), expected, atol=1e-4)
+    assert torch.allclose(torch.einsum("cn,bcyx->bnyx", shared, expected), answer, atol=1e-4)
+
+    run.train(bar=False)
+    export(
+        further,
+        tmp_path / "second",
+        tmp_path / "checkpoint",
+        precision=Precision.FLOAT32,
+        demonstration=True,
+        defaults=Defaults(),
+    )
+    assert load_checkpoint(tmp_path / "checkpoint").vae.config.latent_channels == 24
+    start["vae"] = str(tmp_path / "coarser")
+    with pytest.raises(TrainingError, match="do not include"):
+        Run(config_of(world, start=start), tmp_path / "other")
 
 
 def test_frozen_parameters_stay_bit_equal(world: Path, tmp_path: Path) -> None:

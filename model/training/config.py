@@ -78,11 +78,13 @@ class FromStableDiffusion(Part):
 class FromCheckpoint(Part):
     """The averaged networks of an earlier run, as it exported them, and the parts beside them.
 
-    Wiring and positions must be the checkpoint's.
+    Wiring and positions must be the checkpoint's. `vae` is the folder of another one, whose latents include
+    the checkpoint's: more main components of the same patches.
     """
 
     kind: Literal["checkpoint"]
     folder: Path
+    vae: Path | None = None
 
 
 Start = Annotated[FromConfig | FromStableDiffusion | FromCheckpoint, Field(discriminator="kind")]

@@ -5,7 +5,7 @@ make such parts for rendered portraits); the data goes through them, and `export
 checkpoint.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +17,7 @@ from transformers import CLIPImageProcessorPil, CLIPVisionModel
 
 from model.autoencoder import Autoencoder, decode, encode
 from model.errors import TrainingError
-from model.training.config import FromConfig, FromStableDiffusion, Start
+from model.training.config import FromCheckpoint, FromConfig, FromStableDiffusion, Start
 
 ROWS = 64  # encoded at once
 
@@ -38,6 +38,8 @@ class Folders:
             parts = start.parts if isinstance(start, FromConfig) else start.folder
             names = ("vae", "image_encoder", "feature_extractor", "scheduler")
             folders = cls(*(parts / name for name in names))
+            if isinstance(start, FromCheckpoint) and start.vae is not None:
+                folders = replace(folders, vae=start.vae)
         else:
             folders = cls(
                 start.folder / "vae", start.image_encoder, start.feature_extractor, start.folder / "scheduler"

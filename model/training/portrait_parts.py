@@ -19,7 +19,6 @@ from model.training.encoder import Reader, Truth, standardize, truth_of
 from model.training.optimizers import Muon
 from model.training.pool import Pool
 
-CHANNELS = 32
 MEASURED = 100  # groups that components and token statistics are taken from
 IMPORTANCE = 0.8  # a latent channel's loss is weighed by its deviation to this power
 GROUPS_PER_STEP = 3
@@ -54,7 +53,7 @@ def make_parts(
     groups: int,
     steps: int,
     seed: int,
-    channels: int = CHANNELS,
+    channels: int,
     encoder: dict[str, Any] | None = None,
 ) -> list[float]:
     """Write the four parts into `folder`, from the first groups of a pool; return the weights of the loss.

@@ -9,6 +9,8 @@ from model.checkpoint import load_checkpoint
 from model.errors import TrainingError
 from model.training.config import FromCheckpoint, FromStableDiffusion, TrainingConfig
 from model.training.networks import Networks, start_looking
+from model.training.parts import Folders, Parts
+from model.training.widening import channels_in, widen
 
 
 def start_networks(config: TrainingConfig) -> Networks:
@@ -39,6 +41,10 @@ def start_networks(config: TrainingConfig) -> Networks:
             checkpoint.referencenet,
             checkpoint.conditioning_referencenet,
         )
+        if config.start.vae is not None:
+            shared = channels_in(checkpoint.vae, Parts.load(Folders.of(config.start)).vae)
+            for network in (unet, source, driving):
+                widen(network, shared)
     else:
         unet, source, driving = (UNet2DConditionModel.from_config(config.start.unet) for _ in range(3))
         for network in (unet, source, driving):
