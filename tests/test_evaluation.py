@@ -10,13 +10,15 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from cli.main import SHIPPED_CHECKPOINT
 from model.anonymize import anonymize_face
-from model.checkpoint import Checkpoint
+from model.checkpoint import Checkpoint, load_checkpoint
 from model.conditioning import Equations
 from model.errors import CheckpointError
+from model.evaluation.comparison import decibel
 from model.evaluation.estimates import estimate
 from model.evaluation.evaluation import evaluate, targets
-from model.evaluation.experiments import ITSELF, RANDOM, STRANGER, Experiments, Plan, World
+from model.evaluation.experiments import ENCODED, ITSELF, RANDOM, STRANGER, Experiments, Plan, World
 from model.evaluation.findings import Row, Table
 from model.evaluation.makers import CheckpointMaker, FaceMaker, How
 from model.evaluation.networks import (
@@ -30,7 +32,7 @@ from model.evaluation.networks import (
     save_network,
 )
 from model.evaluation.portraits import Pixels, Portraits, Stream, backgrounds, portray, sample
-from model.evaluation.readings import Measures, read, validated
+from model.evaluation.readings import Measures, read, soft, validated
 from model.renderer.parameters import Identity
 from model.task import Sampler
 
@@ -69,6 +71,10 @@ class Renderer:
         del seeds, how
         return portray(sources.identities, drivings.attributes, 64).pictures
 
+    def reconstruct(self, portraits: Portraits) -> Pixels:
+        """Return the portraits, blurred."""
+        return soft(portraits.pictures, 2.0)
+
 
 @dataclass(frozen=True)
 class Copier:
@@ -83,6 +89,10 @@ class Copier:
         """Return the driving portraits."""
         del sources, seeds, how
         return drivings.pictures
+
+    def reconstruct(self, portraits: Portraits) -> Pixels:
+        """Return the portraits."""
+        return portraits.pictures
 
 
 @pytest.fixture(scope="module")
@@ -176,6 +186,7 @@ def test_strangers_are_as_far_as_strangers(world: World) -> None:
     assert value(table.rows[-1], "to_others") == pytest.approx(value(table.rows[-1], "apart"), abs=0.2)
     assert value(anchor(table, STRANGER), "identity_distance") > world.measures.verification.threshold
     assert value(table.rows[-1], "looks") > 2 * value(anchor(table, ITSELF), "looks")
+    assert value(anchor(table, ENCODED), "gaze") > value(anchor(table, ITSELF), "gaze")
     assert value(anchor(table, RANDOM), "pose") > 2 * value(table.rows[-1], "pose")
     assert {strip.key for strip in evaluated.strips} == {"degree", "seeds", "swap", "equations", "samplers"}
 
@@ -259,6 +270,19 @@ def test_batch_makes_what_single_runs_make(tiny: Checkpoint) -> None:
             sampler=Sampler.DDIM,
         )
         assert np.abs(np.asarray(alone).astype(int) - face).max() <= 1
+
+
+def test_what_latents_hold_is_shown() -> None:
+    """The shipped checkpoint's own encoding of portraits is near them, all of them, and not the same."""
+    checkpoint = load_checkpoint(SHIPPED_CHECKPOINT)
+    portraits = sample(Stream.SUBJECTS, 5, 64)
+    held = CheckpointMaker(checkpoint, slots=2).reconstruct(portraits)
+    assert held.shape == portraits.pictures.shape
+    everywhere = np.ones(held.shape[:3], bool)
+    near = decibel(held, portraits.pictures, everywhere)
+    assert (near > 26).all()
+    assert (near < 45).all()
+    assert decibel(np.roll(held, 1, axis=0), portraits.pictures, everywhere).max() < 20
 
 
 def test_equations_differ(tiny: Checkpoint) -> None:

@@ -27,6 +27,7 @@ OnFaces = Callable[[str, int], None]
 
 
 ITSELF, BLURRED = "the portrait itself", "the portrait, blurred"
+ENCODED = "the portrait, encoded and decoded"
 STRANGER, RANDOM = "a stranger in the same attributes", "a random pair"
 
 
@@ -139,11 +140,13 @@ class Experiments:
         portraits = self.subjects.portraits.pictures
         one = portraits[:, None]
         few = portraits[: self.plan.few]
+        encoded = self.maker.reconstruct(self.subjects.portraits)
         rolled = self.world.sources.portraits.pictures
         stranger = self.world.strangers.portraits.pictures
         return (
             self._row(ITSELF, one, found=found(self.finder, few)),
             self._row(BLURRED, soft(portraits, self.size / 80)[:, None]),
+            self._row(ENCODED, encoded[:, None]),
             self._row(STRANGER, stranger[:, None]),
             self._row(RANDOM, rolled[:, None]),
         )
@@ -210,7 +213,7 @@ class Experiments:
             note=f"Table 2 of the paper, at d = {self.plan.degree:g}: token only is eq. 1 alone, states only "
             "eq. 2 alone, without the unconditional part is eq. 1 and (1 - d) S_cond.",
             rows=tuple(rows),
-            anchors=self.anchors()[2:3],
+            anchors=tuple(row for row in self.anchors() if row.label == STRANGER),
         )
         strip = Strip(
             "equations", "equations", "Equations", f"The same subjects and seed, d = {self.plan.degree:g}.",
