@@ -5,8 +5,8 @@
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, suppress
+from collections.abc import AsyncIterator, Iterable
+from contextlib import asynccontextmanager
 from http import HTTPStatus
 
 import pi_heif
@@ -59,10 +59,7 @@ def create_app(store: JobStore, changes: Changes, settings: Settings) -> FastAPI
             asyncio.create_task(metrics.count_waits(lambda: changes.watchers)),
         ]
         yield
-        for task in tasks:
-            task.cancel()
-            with suppress(asyncio.CancelledError):
-                await task
+        await _end(tasks)
         await changes.close()
 
     app = FastAPI(
@@ -97,6 +94,15 @@ def create_app(store: JobStore, changes: Changes, settings: Settings) -> FastAPI
     scraped = Access(keys).router() if settings.metrics_need_key else APIRouter()
     app.include_router(metrics_route(scraped, WholeService(store, metrics)))
     return app
+
+
+async def _end(tasks: Iterable[asyncio.Task[None]]) -> None:
+    """Cancel tasks until they have ended: a cancellation that meets a library's own timeout can be lost."""
+    running = set(tasks)
+    while running:
+        for task in running:
+            task.cancel()
+        _, running = await asyncio.wait(running, timeout=1)
 
 
 def _add_middleware(app: FastAPI, settings: Settings, limits: BodyLimits, metrics: RequestMetrics) -> None:

@@ -1,13 +1,15 @@
 """The service as callers see it, with a real worker and a real Redis-compatible server behind it."""
 
+import asyncio
 import io
 import subprocess
 import sys
+import threading
 from typing import Any
 
 import httpx
 import pytest
-from conftest import PHOTO, ROOT, TINY, Reference, wait_for_end
+from conftest import PHOTO, ROOT, TINY, Reference, serve_in_process, wait_for_end
 from fastapi.testclient import TestClient
 from PIL import ExifTags, Image
 
@@ -414,3 +416,27 @@ def test_an_empty_field_is_a_problem(queue_only: httpx.Client, field: str) -> No
     assert problem["errors"][0]["field"] == field
     assert "leave it out" in problem["detail"]
     assert queue_only.post("/anonymize", files=files, data={"reference": ""}).status_code == 202
+
+
+def test_it_stops_where_a_cancellation_is_lost(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What listens for changes may lose a cancellation (redis-py does, one time in fifty as it connects)."""
+    lost = []
+
+    async def listen(_changes: Changes) -> None:
+        try:
+            await asyncio.sleep(3600)
+        except asyncio.CancelledError:
+            lost.append(1)
+        await asyncio.sleep(3600)
+
+    monkeypatch.setattr(Changes, "listen", listen)
+
+    def start_and_stop() -> None:
+        with serve_in_process() as running:
+            assert running.api.get("/healthz").status_code == 200
+
+    stopping = threading.Thread(target=start_and_stop, daemon=True)
+    stopping.start()
+    stopping.join(20)
+    assert not stopping.is_alive()
+    assert lost == [1]
