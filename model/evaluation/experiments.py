@@ -142,12 +142,11 @@ class Experiments:
         few = portraits[: self.plan.few]
         encoded = self.maker.reconstruct(self.subjects.portraits)
         rolled = self.world.sources.portraits.pictures
-        stranger = self.world.strangers.portraits.pictures
         return (
             self._row(ITSELF, one, found=found(self.finder, few)),
             self._row(BLURRED, soft(portraits, self.size / 80)[:, None]),
             self._row(ENCODED, encoded[:, None]),
-            self._row(STRANGER, stranger[:, None]),
+            self._stranger(),
             self._row(RANDOM, rolled[:, None]),
         )
 
@@ -213,7 +212,7 @@ class Experiments:
             note=f"Table 2 of the paper, at d = {self.plan.degree:g}: token only is eq. 1 alone, states only "
             "eq. 2 alone, without the unconditional part is eq. 1 and (1 - d) S_cond.",
             rows=tuple(rows),
-            anchors=tuple(row for row in self.anchors() if row.label == STRANGER),
+            anchors=(self._stranger(),),
         )
         strip = Strip(
             "equations", "equations", "Equations", f"The same subjects and seed, d = {self.plan.degree:g}.",
@@ -291,6 +290,10 @@ class Experiments:
     def _seeds(count: int, index: int) -> list[int]:
         """Return the seed of each subject's face number `index`: no two faces of a run share one."""
         return [1000 * index + subject for subject in range(count)]
+
+    def _stranger(self) -> Row:
+        """Measure strangers in the subjects' attributes: what a perfect anonymization gives."""
+        return self._row(STRANGER, self.world.strangers.portraits.pictures[:, None])
 
     def _row(self, label: str, made: Pixels, *, degree: float | None = None, **more: Floats) -> Row:
         """Measure faces (n, seeds, size, size, 3) of the first n subjects, and add what has been measured."""
