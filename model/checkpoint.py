@@ -160,7 +160,7 @@ def load_checkpoint(
     unet = _network(folder / "unet", dtype)
     referencenet = _network(folder / "referencenet", dtype)
     conditioning_referencenet = _network(folder / "conditioning_referencenet", dtype)
-    vae = _autoencoder(folder / "vae", dtype)
+    vae = load_autoencoder(folder / "vae", dtype)
     _expect_class(folder / "image_encoder", "config.json", "model_type", {"clip_vision_model", "clip"})
     image_encoder = _weights(CLIPVisionModel, folder / "image_encoder", dtype)
     install_joining(unet, properties.positions)
@@ -236,7 +236,11 @@ def _network(part: Path, dtype: torch.dtype) -> UNet2DConditionModel:
     return _weights(UNet2DConditionModel, part, dtype)
 
 
-def _autoencoder(part: Path, dtype: torch.dtype) -> Autoencoder:
+def load_autoencoder(part: Path, dtype: torch.dtype) -> Autoencoder:
+    """Load a `vae` folder strictly, in float32 where its numbers need that.
+
+    Raises CheckpointError where it is no autoencoder that can be used, or not whole.
+    """
     config = _expect_class(part, "config.json", "_class_name", {"AutoencoderKL", "AutoencoderDC"})
     if config["_class_name"] == "AutoencoderDC":
         # Its linear transforms carry offsets that 16 bits round off.

@@ -10,12 +10,13 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from diffusers import AutoencoderDC, AutoencoderKL, DDPMScheduler
+from diffusers import DDPMScheduler
 from numpy.typing import NDArray
 from torch import Generator, Tensor
 from transformers import CLIPImageProcessorPil, CLIPVisionModel
 
 from model.autoencoder import Autoencoder, decode, encode
+from model.checkpoint import load_autoencoder
 from model.errors import TrainingError
 from model.training.config import FromCheckpoint, FromConfig, FromStableDiffusion, Start
 
@@ -61,19 +62,21 @@ class Parts:
 
     @classmethod
     def load(cls, folders: Folders, device: torch.device | str = "cpu") -> "Parts":
-        """Load them in float32. Raises TrainingError where the scheduler does not predict v."""
-        config = AutoencoderKL.load_config(folders.vae)
-        kind = AutoencoderDC if config["_class_name"] == "AutoencoderDC" else AutoencoderKL
+        """Load them in float32.
+
+        Raises TrainingError where the scheduler does not predict v, CheckpointError where the vae is not
+        whole.
+        """
         scheduler = DDPMScheduler.from_pretrained(folders.scheduler)
         if scheduler.config.prediction_type != "v_prediction":
             raise TrainingError(
                 f"{folders.scheduler}: prediction_type is {scheduler.config.prediction_type!r}, training "
                 "needs 'v_prediction'"
             )
-        vae = kind.from_pretrained(folders.vae).requires_grad_(requires_grad=False).eval().to(device)
+        vae = load_autoencoder(folders.vae, torch.float32)
         encoder = CLIPVisionModel.from_pretrained(folders.image_encoder, dtype=torch.float32)
         return cls(
-            vae,
+            vae.requires_grad_(requires_grad=False).eval().to(device),
             encoder.requires_grad_(requires_grad=False).eval().to(device),
             CLIPImageProcessorPil.from_pretrained(folders.feature_extractor),
             scheduler,

@@ -5,11 +5,10 @@ checkpoint.
 import torch
 from diffusers import UNet2DConditionModel
 
-from model.checkpoint import load_checkpoint
+from model.checkpoint import load_autoencoder, load_checkpoint
 from model.errors import TrainingError
 from model.training.config import FromCheckpoint, FromStableDiffusion, TrainingConfig
 from model.training.networks import Networks, start_looking
-from model.training.parts import Folders, Parts
 from model.training.widening import channels_in, widen
 
 
@@ -42,7 +41,7 @@ def start_networks(config: TrainingConfig) -> Networks:
             checkpoint.conditioning_referencenet,
         )
         if config.start.vae is not None:
-            shared = channels_in(checkpoint.vae, Parts.load(Folders.of(config.start)).vae)
+            shared = channels_in(checkpoint.vae, load_autoencoder(config.start.vae, torch.float32))
             for network in (unet, source, driving):
                 widen(network, shared)
     else:

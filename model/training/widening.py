@@ -15,15 +15,15 @@ CLOSE = 0.02
 
 
 @torch.no_grad()
-def channels_in(latents: Autoencoder, further: Autoencoder) -> Tensor:
-    """Return a matrix M (channels, further channels): M z are the `latents` of what `further` decodes from z.
+def channels_in(trained: Autoencoder, further: Autoencoder) -> Tensor:
+    """Return a matrix M (channels, further channels): `trained` encodes what `further` decodes from z as M z.
 
     Raises TrainingError where they are not part of them: M has orthonormal rows where they are, as both have
     unit variance.
     """
     count = further.config.latent_channels
     basis = torch.cat((torch.zeros(1, count), torch.eye(count)))[:, :, None, None]
-    nothing, *units = latents.encode(further.decode(basis).sample).latent.flatten(1)
+    nothing, *units = trained.encode(further.decode(basis).sample).latent.flatten(1)
     shared = torch.stack([unit - nothing for unit in units], dim=1)
     wrong = (shared @ shared.T - torch.eye(len(shared))).abs().max()
     if max(float(wrong), float(nothing.abs().max())) > CLOSE:
