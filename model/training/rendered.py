@@ -35,14 +35,11 @@ class EncodedGroups:
 
         An error counts `eyes` where there are eyes, and 1 elsewhere.
         """
-        file = kept / f"encoded-{groups}-seed{pool.seed}.safetensors"
+        file = kept / f"groups-{groups}-seed{pool.seed}.safetensors"
         if not file.exists():
             save_file(cls._encode(pool, groups, parts), file)
         encoded = load_file(file)
-        height, width = encoded["latents"].shape[-2:]
-        places = torch.from_numpy(np.stack([pool.eyes(index) for index in range(groups)]))
-        seen = eyes_seen(places, pool.pixels, height, width)
-        return cls(**encoded, emphasis=torch.where(seen, eyes, 1.0))
+        return cls(encoded["latents"], encoded["tokens"], torch.where(encoded["eyes"], eyes, 1.0))
 
     @staticmethod
     def _encode(pool: Pool, groups: int, parts: Parts) -> dict[str, Tensor]:
@@ -52,9 +49,11 @@ class EncodedGroups:
             encoded.append(parts.encode(portraits.reshape(-1, *portraits.shape[2:]), None))
         shape = (groups, pool.side, pool.side)
         latents, tokens = (torch.stack(each).cpu() for each in zip(*encoded, strict=True))
+        places = torch.from_numpy(np.stack([pool.eyes(index) for index in range(groups)]))
         return {
             "latents": latents.view(*shape, *latents.shape[2:]).contiguous(),
             "tokens": tokens.view(*shape, -1).contiguous(),
+            "eyes": eyes_seen(places, pool.pixels, *latents.shape[-2:]),
         }
 
     def triplets(self, groups: int, generator: Generator, *, same_picture: bool) -> Triplets:
