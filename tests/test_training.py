@@ -27,7 +27,7 @@ from model.training.export import export
 from model.training.listed import read_lines
 from model.training.loop import Run, averaged_networks
 from model.training.networks import Examples
-from model.training.noising import Timesteps, noised, v_loss
+from model.training.noising import Question, Timesteps, Triplets, noised, v_loss
 from model.training.optimizers import orthogonalized
 from model.training.pool import Pool
 from model.training.portrait_parts import make_parts
@@ -115,6 +115,30 @@ def weights_of(run: Run) -> dict[str, torch.Tensor]:
     return {name: value.detach().clone() for name, value in run.networks.state_dict().items()}
 
 
+def question_of(run: Run, triplets: Triplets, *, draws: int, unconditional: float) -> Question:
+    """Return what a run would ask of triplets, always the same."""
+    generator = torch.Generator().manual_seed(1)
+    return noised(
+        triplets, run.alphas, run.timesteps, draws=draws, unconditional=unconditional, generator=generator
+    )
+
+
+def exported(
+    config: TrainingConfig, run: Path, folder: Path | None = None, *, defaults: Defaults | None = None
+) -> Path:
+    """Write the checkpoint of a run, beside it where no folder is given; return its folder."""
+    folder = folder or run.parent / "checkpoint"
+    export(
+        config,
+        run,
+        folder,
+        precision=Precision.FLOAT32,
+        demonstration=True,
+        defaults=defaults or Defaults(),
+    )
+    return folder
+
+
 def test_a_run_learns_the_task(world: Path, tmp_path: Path) -> None:
     """From a fixed seed, the loss on identities never trained on falls from 1.0 to below 0.75, and results
     are nearer to the truth than the driving picture is.
@@ -166,14 +190,7 @@ def test_a_row_of_one_picture_keeps_its_source(world: Path, tmp_path: Path) -> N
     run = Run(config_of(world), tmp_path)
     triplets = run.source.triplets(0, torch.Generator().manual_seed(1))
     assert triplets.same_picture.sum() == 2 * SIDE
-    question = noised(
-        triplets,
-        run.alphas,
-        run.timesteps,
-        draws=100,
-        unconditional=0.4,
-        generator=torch.Generator().manual_seed(1),
-    )
+    question = question_of(run, triplets, draws=100, unconditional=0.4)
     nobody = question.examples.source_row == len(triplets.source_latents)
     same = triplets.same_picture.repeat_interleave(100)
     assert nobody.sum() == question.unconditional
@@ -214,14 +231,7 @@ def test_an_error_in_an_eye_counts_as_much_as_is_said(world: Path, tmp_path: Pat
             assert seen[away < PIXELS / 16].all()
 
     triplets = run.source.triplets(0, torch.Generator().manual_seed(1))
-    question = noised(
-        triplets,
-        run.alphas,
-        run.timesteps,
-        draws=2,
-        unconditional=0.1,
-        generator=torch.Generator().manual_seed(1),
-    )
+    question = question_of(run, triplets, draws=2, unconditional=0.1)
     eyes = question.emphasis == 5
     wrong = question.v + eyes[:, None]  # an error of 1 in each latent of the eyes
     share = float(eyes.float().mean())
@@ -235,27 +245,16 @@ def test_a_run_starts_from_a_checkpoint(world: Path, tmp_path: Path) -> None:
     """The networks of an exported run are a start, wired alike alone; exporting over it keeps its parts."""
     first = config_of(world)
     Run(first, tmp_path / "first").train(bar=False)
-
-    def write(config: TrainingConfig, run: str) -> None:
-        export(
-            config,
-            tmp_path / run,
-            tmp_path / "checkpoint",
-            precision=Precision.FLOAT32,
-            demonstration=True,
-            defaults=Defaults(),
-        )
-
-    write(first, "first")
-    start = {"kind": "checkpoint", "folder": str(tmp_path / "checkpoint")}
+    checkpoint = exported(first, tmp_path / "first")
+    start = {"kind": "checkpoint", "folder": str(checkpoint)}
     config = config_of(world, start=start, steps=1)
     run = Run(config, tmp_path / "second")
     averaged = averaged_networks(first, tmp_path / "first").state_dict()
     assert all(torch.equal(value, averaged[name]) for name, value in weights_of(run).items())
     run.train(bar=False)
-    write(config, "second")
-    assert load_checkpoint(tmp_path / "checkpoint").resolution == PIXELS
-    assert str(tmp_path) not in (tmp_path / "checkpoint" / "unet" / "config.json").read_text()
+    exported(config, tmp_path / "second", checkpoint)
+    assert load_checkpoint(checkpoint).resolution == PIXELS
+    assert str(tmp_path) not in (checkpoint / "unet" / "config.json").read_text()
     with pytest.raises(TrainingError, match="wiring 'one-to-one'"):
         Run(config_of(world, start=start, wiring="first-of-block"), tmp_path / "other")
 
@@ -264,25 +263,18 @@ def test_networks_go_on_with_more_latents(world: Path, tmp_path: Path) -> None:
     """From a checkpoint and a vae of more components, a run computes what the checkpoint did, and goes on."""
     first = config_of(world, steps=2)
     Run(first, tmp_path / "first").train(bar=False)
-    export(
-        first,
-        tmp_path / "first",
-        tmp_path / "checkpoint",
-        precision=Precision.FLOAT32,
-        demonstration=True,
-        defaults=Defaults(),
-    )
+    checkpoint = exported(first, tmp_path / "first")
     pool = Pool(world / "pool", 1, SIDE, PIXELS)
     portraits = np.concatenate([pool.group(index).reshape(-1, PIXELS, PIXELS, 3) for index in range(GROUPS)])
     for channels, name in ((24, "finer"), (12, "coarser")):
         autoencoder(main_components(portraits, channels)).save_pretrained(tmp_path / name)
-    start = {"kind": "checkpoint", "folder": str(tmp_path / "checkpoint"), "vae": str(tmp_path / "finer")}
+    start = {"kind": "checkpoint", "folder": str(checkpoint), "vae": str(tmp_path / "finer")}
     further = config_of(world, start=start, latent_weights=None, steps=1)
     run = Run(further, tmp_path / "second")
     before = averaged_networks(first, tmp_path / "first")
 
     vae = AutoencoderDC.from_pretrained(tmp_path / "finer")
-    shared = channels_in(AutoencoderDC.from_pretrained(tmp_path / "checkpoint" / "vae"), vae)
+    shared = channels_in(AutoencoderDC.from_pretrained(checkpoint / "vae"), vae)
     generator = torch.Generator().manual_seed(1)
     finer, noisy = torch.randn(2, 2, 24, 4, 4, generator=generator)
     tokens = torch.randn(2, 32, generator=generator)
@@ -302,15 +294,8 @@ def test_networks_go_on_with_more_latents(world: Path, tmp_path: Path) -> None:
     assert torch.allclose(torch.einsum("cn,bcyx->bnyx", shared, expected), answer, atol=1e-4)
 
     run.train(bar=False)
-    export(
-        further,
-        tmp_path / "second",
-        tmp_path / "checkpoint",
-        precision=Precision.FLOAT32,
-        demonstration=True,
-        defaults=Defaults(),
-    )
-    assert load_checkpoint(tmp_path / "checkpoint").vae.config.latent_channels == 24
+    exported(further, tmp_path / "second", checkpoint)
+    assert load_checkpoint(checkpoint).vae.config.latent_channels == 24
     start["vae"] = str(tmp_path / "coarser")
     with pytest.raises(TrainingError, match="do not include"):
         Run(config_of(world, start=start), tmp_path / "other")
@@ -334,15 +319,7 @@ def test_the_checkpoint_computes_what_was_trained(world: Path, tmp_path: Path) -
     config = config_of(world)
     Run(config, tmp_path / "run").train(bar=False)
     defaults = Defaults(d=1.1, steps=4, guidance_scale=1.0)
-    export(
-        config,
-        tmp_path / "run",
-        tmp_path / "checkpoint",
-        precision=Precision.FLOAT32,
-        demonstration=True,
-        defaults=defaults,
-    )
-    checkpoint = load_checkpoint(tmp_path / "checkpoint")
+    checkpoint = load_checkpoint(exported(config, tmp_path / "run", defaults=defaults))
     assert checkpoint.properties.defaults == defaults
     assert checkpoint.properties.positions is Positions.SINUSOIDAL
     assert checkpoint.properties.wiring is Wiring.ONE_TO_ONE
