@@ -81,9 +81,7 @@ def parts(
     groups: Annotated[int, typer.Option(min=1, help="Groups of portraits to learn from.")] = 700,
     side: Annotated[int, typer.Option(min=2, max=32, help="Identities, and attributes, in a group.")] = 6,
     pixels: Annotated[int, typer.Option(min=16, max=512, help="Side of a portrait.")] = 64,
-    channels: Annotated[
-        int, typer.Option(min=1, max=192, help="Channels of a latent, main components.")
-    ] = 48,
+    channels: Annotated[int, typer.Option(min=1, max=192, help="Main components in a latent.")] = 48,
     steps: Annotated[int, typer.Option(min=1, help="Steps that the image encoder is trained for.")] = 360,
     seed: Annotated[int, typer.Option(min=0)] = 1,
     threads: ThreadsOption = None,
