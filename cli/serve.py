@@ -20,10 +20,10 @@ from redis.backoff import NoBackoff
 from redis.exceptions import RedisError
 from redis.retry import Retry
 
+from worker.supervisor import CANNOT_START
+
 GRACE_SECONDS = 5.0
 POLL_SECONDS = 0.1
-NO_RESTART_CODE = 2
-"""With this code a worker says that its checkpoint cannot be loaded, or its device is not there."""
 
 
 class ChildStoppedError(Exception):
@@ -116,7 +116,7 @@ def _watch(service: _Child, worker: _Child, url: str, stopping: threading.Event)
         if (code := service.process.poll()) is not None:
             raise ChildStoppedError(f"the service stopped with exit code {code}")
         if (code := worker.process.poll()) is not None:
-            if code == NO_RESTART_CODE:
+            if code == CANNOT_START:
                 raise ChildStoppedError("the worker cannot start")
             _say(f"the worker stopped with exit code {code}; starting it again")
             time.sleep(1)
