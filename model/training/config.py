@@ -30,8 +30,8 @@ class Rendered(Part):
     groups_per_step: int = Field(default=1, ge=1)
     same_picture: bool = True
     """Whether a group's rows whose source, driving picture and truth are one are trained on."""
-    eyes: tuple[Annotated[float, Field(gt=0)], ...] | Annotated[float, Field(gt=0)] = 1.0
-    """What an error counts in the latents that show an eye, in each channel or in all; 1 everywhere else."""
+    eyes: float = Field(default=1.0, gt=0)
+    """What an error counts in the latents that show an eye; 1 everywhere else."""
 
 
 class Stage(Part):

@@ -97,7 +97,7 @@ class ListedSource:
             driving_row=rows,
             truth=truth.cpu(),
             same_picture=torch.tensor([line.source_image == line.conditioning_image for line in lines]),
-            emphasis=torch.ones_like(truth),
+            emphasis=torch.ones(len(lines), *truth.shape[2:]),
         )
 
 

@@ -19,7 +19,7 @@ class Triplets:
 
     Latents (n, channels, height, width), tokens (n, width), rows (rows,), truth (rows, channels, height,
     width); `same_picture` (rows,) says where source, driving picture and truth are one, `emphasis` (rows,
-    channels, height, width) what an error there counts in the loss.
+    height, width) what an error there counts in the loss.
     """
 
     source_latents: Tensor
@@ -55,8 +55,8 @@ class Timesteps:
 
 @dataclass(frozen=True)
 class Question:
-    """Examples, the v (rows, channels, height, width) they ask for, what an error counts in the loss (of the
-    same shape), and how many rows are unconditional.
+    """Examples, the v (rows, channels, height, width) they ask for, what an error counts in the loss (rows,
+    height, width), and how many rows are unconditional.
     """
 
     examples: Examples
@@ -123,10 +123,10 @@ def v_loss(
 ) -> Tensor:
     """Return the mean squared error of v, the published loss, where nothing is weighed.
 
-    `weights` (channels,) weigh latents, `emphasis` (rows, channels, height, width) places. The best answer is
-    the mean of v at each latent whatever it counts; what counts more is learned sooner.
+    `weights` (channels,) weigh latents, `emphasis` (rows, height, width) places. The best answer is the mean
+    of v at each latent whatever it counts; what counts more is learned sooner.
     """
     squares = (predicted.float() - v) ** 2
     if weights is not None:
         squares = squares * weights[:, None, None]
-    return squares.mean() if emphasis is None else (squares * emphasis).mean()
+    return squares.mean() if emphasis is None else (squares * emphasis[:, None]).mean()

@@ -14,7 +14,6 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Generator, Tensor
 
-from model.errors import TrainingError
 from model.training.noising import Triplets
 from model.training.parts import Parts
 from model.training.pool import Pool
@@ -22,33 +21,25 @@ from model.training.pool import Pool
 
 @dataclass(frozen=True)
 class EncodedGroups:
-    """Latents (groups, n, n, channels, height, width), tokens (groups, n, n, width), where an eye is to be
-    seen (groups, n, n, height, width), and what an error counts there (channels,), for 1 elsewhere.
+    """Latents (groups, n, n, channels, height, width), tokens (groups, n, n, width), and what an error counts
+    in each latent (groups, n, n, height, width).
     """
 
     latents: Tensor
     tokens: Tensor
-    eyes: Tensor
-    counted: Tensor
+    emphasis: Tensor
 
     @classmethod
-    def of(
-        cls, pool: Pool, groups: int, parts: Parts, kept: Path, *, eyes: float | tuple[float, ...]
-    ) -> "EncodedGroups":
+    def of(cls, pool: Pool, groups: int, parts: Parts, kept: Path, *, eyes: float) -> "EncodedGroups":
         """Encode the first groups of a pool, or read what was encoded into the folder `kept` before.
 
-        An error counts `eyes` where there are eyes, in each channel or in all, and 1 elsewhere. Raises
-        TrainingError where it has another number of channels than the latents.
+        An error counts `eyes` where there are eyes, and 1 elsewhere.
         """
         file = kept / f"groups-{groups}-seed{pool.seed}.safetensors"
         if not file.exists():
             save_file(cls._encode(pool, groups, parts), file)
         encoded = load_file(file)
-        channels = encoded["latents"].shape[3]
-        counted = torch.tensor([eyes] * channels if isinstance(eyes, float) else eyes)
-        if len(counted) != channels:
-            raise TrainingError(f"eyes counts {len(counted)} channels, the latents have {channels}")
-        return cls(encoded["latents"], encoded["tokens"], encoded["eyes"], counted)
+        return cls(encoded["latents"], encoded["tokens"], torch.where(encoded["eyes"], eyes, 1.0))
 
     @staticmethod
     def _encode(pool: Pool, groups: int, parts: Parts) -> dict[str, Tensor]:
@@ -96,11 +87,7 @@ class EncodedGroups:
             driving_row=driving,
             truth=latents[identity[source], attributes[driving]],
             same_picture=source == driving,
-            emphasis=torch.where(
-                self.eyes[index][identity[source], attributes[driving]][:, None],
-                self.counted[:, None, None],
-                1.0,
-            ),
+            emphasis=self.emphasis[index][identity[source], attributes[driving]],
         )
 
 
