@@ -20,7 +20,7 @@ from redis.backoff import NoBackoff
 from redis.exceptions import RedisError
 from redis.retry import Retry
 
-from worker.supervisor import CANNOT_START
+from worker import CANNOT_START
 
 GRACE_SECONDS = 5.0
 POLL_SECONDS = 0.1

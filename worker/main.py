@@ -22,10 +22,11 @@ from model.errors import CheckpointError, DeviceError
 from model.faces.detection import FaceFinder
 from model.faces.identity import DlibFaceEmbedder
 from model.pipeline import Pipeline
+from worker import CANNOT_START
 from worker.leasing import HEARTBEAT_SECONDS, LeasingWorker
 from worker.metrics import Metrics
 from worker.run import JobRunner, serve_with
-from worker.supervisor import CANNOT_START, WorkerOptions
+from worker.supervisor import WorkerOptions
 from worker.watch import Watch
 
 log = logging.getLogger("face_anon.worker")

@@ -24,11 +24,10 @@ from redis.exceptions import RedisError
 from jobs.logs import log_json_lines
 from jobs.maintenance import TICK_SECONDS, Maintenance
 from jobs.store import JobStore, connect
+from worker import CANNOT_START
 
 log = logging.getLogger("face_anon.supervisor")
 
-CANNOT_START = 2
-"""The exit code of a worker that says that another start would not help."""
 _INNOCENT = (0, -signal.SIGTERM, -signal.SIGINT)
 """Exit codes that are no job's doing."""
 
